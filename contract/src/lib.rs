@@ -1,0 +1,153 @@
+//! What the filter, or any other client, and the sidecar say to each other: `POST /v1/take`.
+//!
+//! A [`TakeRequest`] carries a batch of takes, a take one or several buckets. The sidecar decides the takes in
+//! order, each from all of its buckets or from none, and answers 200 with one [`Verdict`] a take, whether they
+//! allow or deny. Anything but a 200 with the header [`MARKER_HEADER`] is a failure, and took nothing that is
+//! known of; its body is a [`Refusal`] where the sidecar wrote it.
+//!
+//! Both sides' tests read the files in `contract/golden/`; a change there is a change of the contract.
+
+#![forbid(unsafe_code)]
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+/// Where takes are sent, by `POST` with a JSON body.
+pub const TAKE_PATH: &str = "/v1/take";
+
+/// The header that every answer of a sidecar carries. An answer without it came from something between.
+pub const MARKER_HEADER: &str = "x-sluice-contract";
+
+/// The value of [`MARKER_HEADER`]: the version of this contract.
+pub const VERSION: &str = "1";
+
+/// The most takes in one request.
+pub const MAX_TAKES: usize = 1024;
+
+/// The most buckets in one take.
+pub const MAX_BUCKETS: usize = 16;
+
+/// The longest domain or policy name, in bytes. Both are of ASCII letters, digits, `-`, `_` and `.`.
+pub const MAX_NAME_BYTES: usize = 64;
+
+/// The longest key, in bytes of UTF-8.
+pub const MAX_KEY_BYTES: usize = 1024;
+
+/// A batch of takes, decided in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TakeRequest<'a> {
+    /// The namespace of every policy in the batch; buckets of different domains never touch.
+    #[serde(borrow)]
+    pub domain: Cow<'a, str>,
+    /// The takes, at most [`MAX_TAKES`].
+    #[serde(borrow)]
+    pub takes: Vec<Take<'a>>,
+}
+
+/// One take: from all of its buckets, or from none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Take<'a> {
+    /// The buckets, between 1 and [`MAX_BUCKETS`], each at most once.
+    #[serde(borrow)]
+    pub buckets: Vec<BucketTake<'a>>,
+    /// Return the costs instead of taking them.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub refund: bool,
+}
+
+/// What is asked of one bucket, and the limit that it is held to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BucketTake<'a> {
+    /// The policy's name.
+    #[serde(borrow)]
+    pub policy: Cow<'a, str>,
+    /// Whose bucket of that policy; may be empty where everybody shares one. At most [`MAX_KEY_BYTES`].
+    #[serde(borrow)]
+    pub key: Cow<'a, str>,
+    /// Tokens refilled per [`period_us`](Self::period_us).
+    pub tokens: u64,
+    /// Microseconds in which [`tokens`](Self::tokens) are refilled.
+    pub period_us: u64,
+    /// Tokens in a full bucket.
+    pub burst: u64,
+    /// Tokens asked for; 0 only looks.
+    pub cost: u64,
+}
+
+/// The answer to a [`TakeRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakeResponse {
+    /// The instant of the decision, in microseconds since 1970 by the store's clock; the latest where the batch
+    /// was decided in parts.
+    pub now_us: u64,
+    /// One verdict a take, in the same order.
+    pub verdicts: Vec<Verdict>,
+}
+
+/// What became of one take. In JSON, an object with one member named after the verdict.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Every bucket had room, and the costs were taken (or returned). How each stands now, in the take's order.
+    Allowed(Vec<BucketVerdict>),
+    /// At least one bucket had no room, and nothing was taken. What each answered, in the take's order.
+    Denied(Vec<BucketVerdict>),
+    /// The store could not decide this take. Nothing was taken that is known of.
+    Failed(FailureReason),
+}
+
+/// What one bucket answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BucketVerdict {
+    /// Whether this bucket had room: in a denied take, the buckets that are not `allowed` denied it.
+    pub outcome: Outcome,
+    /// Whole tokens in the bucket: after the take where it was allowed, otherwise as they stand.
+    pub remaining: u64,
+    /// Microseconds until the bucket has room for the cost: 0 where it has, absent where it never will.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_us: Option<u64>,
+    /// Microseconds until the bucket is full if nothing more is taken.
+    pub full_after_us: u64,
+}
+
+/// Whether a bucket had room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It had.
+    Allowed,
+    /// It had not yet.
+    Denied,
+    /// The cost is larger than the burst: it never will.
+    NeverFits,
+}
+
+/// Why a store could not decide a take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureReason {
+    /// The store holds as many buckets as it may, none of them is full, and forgetting one would forget a debt.
+    StoreFull,
+    /// The store could not be reached or did not answer in time.
+    StoreUnavailable,
+}
+
+/// The body of an answer that is not 200.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal<'a> {
+    /// A stable code in `snake_case`.
+    #[serde(borrow)]
+    pub code: Cow<'a, str>,
+    /// What was wrong, where, and what would be right.
+    #[serde(borrow)]
+    pub reason: Cow<'a, str>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+fn is_false(value: &bool) -> bool {
+    !value
+}

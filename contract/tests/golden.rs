@@ -1,0 +1,64 @@
+//! The committed files are the contract: reading and writing them must give them back to the letter.
+
+use std::borrow::Cow;
+
+use contract::{BucketVerdict, FailureReason, Outcome, Refusal, TakeRequest, TakeResponse, Verdict};
+use serde::{Deserialize, Serialize};
+
+const REQUEST: &str = include_str!("../golden/take-request.json");
+const RESPONSE: &str = include_str!("../golden/take-response.json");
+const REFUSAL: &str = include_str!("../golden/refusal.json");
+
+fn assert_round_trip<'a, T: Serialize + Deserialize<'a>>(golden: &'a str) -> T {
+    let read: T = serde_json::from_str(golden).expect("the golden file is read");
+    let written = serde_json::to_string_pretty(&read).expect("and written");
+    assert_eq!(written, golden.trim_end(), "what is written differs from the golden file");
+    read
+}
+
+#[test]
+fn a_request_is_read_and_written_as_committed() {
+    let request: TakeRequest = assert_round_trip(REQUEST);
+    assert_eq!(request.domain, "shop");
+    assert_eq!(request.takes[0].buckets[1].period_us, 60_000_000);
+    assert!(!request.takes[0].refund && request.takes[1].refund);
+    assert!(matches!(request.takes[0].buckets[0].key, Cow::Borrowed(_)), "a key is read without a copy");
+}
+
+#[test]
+fn a_response_is_read_and_written_as_committed() {
+    let response: TakeResponse = assert_round_trip(RESPONSE);
+    let Verdict::Denied(buckets) = &response.verdicts[1] else { panic!("the second take was denied") };
+    let outcomes: Vec<Outcome> = buckets.iter().map(|bucket| bucket.outcome).collect();
+    assert_eq!(outcomes, [Outcome::Allowed, Outcome::Denied, Outcome::NeverFits]);
+    assert_eq!(buckets[1].retry_after_us, Some(11_999_000));
+    assert_eq!(buckets[2].retry_after_us, None);
+    assert_eq!(response.verdicts[3], Verdict::Failed(FailureReason::StoreFull));
+}
+
+#[test]
+fn a_refusal_is_read_and_written_as_committed() {
+    let refusal: Refusal = assert_round_trip(REFUSAL);
+    assert_eq!(refusal.code, "invalid_limit");
+}
+
+#[test]
+fn a_request_with_a_member_that_the_reader_does_not_know_is_refused() {
+    // What an older sidecar does not know, it must not ignore: it might be the point of the take.
+    let newer = REQUEST.replacen("\"cost\": 1", "\"cost\": 1, \"lease\": 50", 1);
+    let error = serde_json::from_str::<TakeRequest>(&newer).expect_err("an unknown member was ignored");
+    assert!(error.to_string().contains("unknown field `lease`"), "{error}");
+}
+
+#[test]
+fn a_response_with_a_member_that_the_reader_does_not_know_is_read() {
+    let newer = RESPONSE.replacen("\"remaining\": 59", "\"remaining\": 59, \"leased\": 50", 1);
+    let response: TakeResponse = serde_json::from_str(&newer).expect("a newer sidecar may say more");
+    let known = BucketVerdict {
+        outcome: Outcome::Allowed,
+        remaining: 59,
+        retry_after_us: Some(0),
+        full_after_us: 1_000_000,
+    };
+    assert_eq!(response.verdicts[0], Verdict::Allowed(vec![known]));
+}

@@ -1,0 +1,1 @@
+//! Tests on real Envoys, a real Redis and real failures; run by `cargo xtask test`.
