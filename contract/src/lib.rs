@@ -26,7 +26,7 @@ pub const VERSION: &str = "1";
 pub const MAX_TAKES: usize = 1024;
 
 /// The most buckets in one take.
-pub const MAX_BUCKETS: usize = 16;
+pub const MAX_BUCKETS: usize = 64;
 
 /// The longest domain or policy name, in bytes. Both are of ASCII letters, digits, `-`, `_` and `.`.
 pub const MAX_NAME_BYTES: usize = 64;
@@ -145,6 +145,13 @@ pub struct Refusal<'a> {
     /// What was wrong, where, and what would be right.
     #[serde(borrow)]
     pub reason: Cow<'a, str>,
+}
+
+/// Whether `text` may name a domain or a policy: 1 to [`MAX_NAME_BYTES`] ASCII letters, digits, `-`, `_` and `.`.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    let fits = (1..=MAX_NAME_BYTES).contains(&text.len());
+    fits && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]

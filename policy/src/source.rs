@@ -1,0 +1,110 @@
+//! The bytes that Envoy hands to the filter, as a JSON value.
+//!
+//! What arrives depends on the `@type` in `envoy.yaml`: a StringValue or BytesValue gives its content, which is
+//! JSON; a Struct gives its protobuf encoding. The two cannot be told apart by the first byte (a line feed may
+//! begin either), so JSON is tried first.
+
+use prost::Message;
+use prost_types::{Struct, Value as ProtoValue, value::Kind};
+use serde_json::{Map, Number, Value};
+
+use crate::config::ConfigError;
+
+/// The largest configuration that is read, in bytes.
+const MAX_BYTES: usize = 4 << 20;
+
+/// Whole numbers up to here are exact in the 64-bit floats of a Struct.
+const EXACT: f64 = 9_007_199_254_740_992.0;
+
+pub fn read(bytes: &[u8]) -> Result<Value, ConfigError> {
+    if bytes.len() > MAX_BYTES {
+        return Err(ConfigError::TooLarge { found_bytes: bytes.len(), max_bytes: MAX_BYTES });
+    }
+    let text = bytes.trim_ascii();
+    if text.is_empty() {
+        return Err(ConfigError::Absent);
+    }
+    let json_error = match serde_json::from_slice(text) {
+        Ok(value) => return Ok(value),
+        Err(error) => error,
+    };
+    // Text that begins as JSON does was meant to be JSON: its own error is the one that helps.
+    if matches!(text.first(), Some(b'{' | b'[' | b'"')) && std::str::from_utf8(text).is_ok() {
+        return Err(ConfigError::NotJson(json_error));
+    }
+    match Struct::decode(bytes) {
+        Ok(decoded) => Ok(object(decoded)),
+        Err(_) => Err(ConfigError::NotJson(json_error)),
+    }
+}
+
+fn object(from: Struct) -> Value {
+    Value::Object(from.fields.into_iter().map(|(name, value)| (name, json(value))).collect::<Map<_, _>>())
+}
+
+fn json(from: ProtoValue) -> Value {
+    match from.kind {
+        None | Some(Kind::NullValue(_)) => Value::Null,
+        Some(Kind::BoolValue(value)) => Value::Bool(value),
+        Some(Kind::StringValue(value)) => Value::String(value),
+        Some(Kind::NumberValue(value)) => number(value),
+        Some(Kind::StructValue(value)) => object(value),
+        Some(Kind::ListValue(value)) => Value::Array(value.values.into_iter().map(json).collect()),
+    }
+}
+
+/// A Struct has only floats: what was written as a whole number becomes one again.
+fn number(value: f64) -> Value {
+    #[allow(clippy::cast_possible_truncation, reason = "whole, and within ±2^53")]
+    if value.fract() == 0.0 && value.abs() < EXACT {
+        return Value::Number(Number::from(value as i64));
+    }
+    Number::from_f64(value).map_or_else(|| Value::String(value.to_string()), Value::Number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proto(kind: Kind) -> ProtoValue {
+        ProtoValue { kind: Some(kind) }
+    }
+
+    #[test]
+    fn a_struct_and_the_same_json_read_alike() {
+        let json = br#" {"burst": 10, "half": 0.5, "list": ["x", null, true]} "#;
+        let fields = [
+            ("burst", Kind::NumberValue(10.0)),
+            ("half", Kind::NumberValue(0.5)),
+            (
+                "list",
+                Kind::ListValue(prost_types::ListValue {
+                    values: vec![
+                        proto(Kind::StringValue("x".into())),
+                        proto(Kind::NullValue(0)),
+                        proto(Kind::BoolValue(true)),
+                    ],
+                }),
+            ),
+        ];
+        let message = Struct {
+            fields: fields.into_iter().map(|(name, kind)| (name.to_owned(), proto(kind))).collect(),
+        };
+        let encoded = message.encode_to_vec();
+        assert_eq!(encoded.first(), Some(&b'\n'), "a Struct begins with what may also be a line feed");
+        assert_eq!(read(&encoded).expect("a Struct"), read(json).expect("JSON"));
+        assert_eq!(read(b"\n{\"a\":1}\n").expect("JSON after a line feed"), serde_json::json!({"a": 1}));
+    }
+
+    #[test]
+    fn what_is_neither_is_refused() {
+        assert!(matches!(read(b""), Err(ConfigError::Absent)));
+        assert!(matches!(read(b" \n\t "), Err(ConfigError::Absent)));
+        assert!(matches!(read(b"{\"a\": "), Err(ConfigError::NotJson(_))));
+        assert!(matches!(read(b"policies: []"), Err(ConfigError::NotJson(_))));
+        assert!(matches!(read(&[0xff; 64]), Err(ConfigError::NotJson(_))));
+        assert!(matches!(read(&vec![b' '; MAX_BYTES + 1]), Err(ConfigError::TooLarge { .. })));
+        let deep = [b"[".repeat(100_000), b"]".repeat(100_000)].concat();
+        assert!(matches!(read(&deep), Err(ConfigError::NotJson(_))));
+    }
+}
