@@ -147,7 +147,7 @@ fn a_mistake_is_told_with_its_place_what_was_found_and_what_is_right() {
         (
             "/policies/1/match/path",
             json!({"prefx": "/"}),
-            "policies[1].match.path.prefx: unknown variant `prefx`, expected `exact` or `prefix`; did you mean `prefix`?",
+            "policies[1].match.path: unknown variant `prefx`, expected `exact` or `prefix`; did you mean `prefix`?",
         ),
         (
             "/policies/1/match/path/prefix",
@@ -163,7 +163,7 @@ fn a_mistake_is_told_with_its_place_what_was_found_and_what_is_right() {
         (
             "/policies/0/key/0/first_of/0",
             json!({"heder": "x"}),
-            "policies[0].key[0].first_of[0].heder: unknown variant `heder`, expected one of `client_address`, `header`, `first_of`; did you mean `header`?",
+            "policies[0].key[0].first_of[0]: unknown variant `heder`, expected one of `client_address`, `header`, `first_of`; did you mean `header`?",
         ),
         (
             "/policies/0/key/0/first_of/0",
