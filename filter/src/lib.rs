@@ -1,1 +1,27 @@
-//! Being built.
+//! The filter that runs in every Envoy: asks the sidecar about each request that a policy governs.
+//!
+//! ```text
+//! stream   one request: what does it ask, and what did it get?
+//!   │ asks
+//! worker   the requests of one Envoy worker: sends their takes, hands out the answers
+//!   │ uses batch: who waits for the next callout, and who is on the way
+//!   │      callout: takes as bytes, bytes as verdicts
+//! host     every call into Envoy, byte-safe, never panicking
+//! ```
+
+mod batch;
+mod callout;
+mod host;
+mod root;
+mod stats;
+mod stream;
+mod view;
+mod worker;
+
+/// Where Envoy begins.
+#[cfg(target_arch = "wasm32")]
+mod entry {
+    proxy_wasm::main! {{
+        proxy_wasm::set_root_context(crate::root::create);
+    }}
+}

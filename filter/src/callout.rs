@@ -1,0 +1,67 @@
+//! Takes as bytes, and the bytes that come back as verdicts.
+
+use std::borrow::Cow;
+
+use contract::{BucketTake, MARKER_HEADER, TAKE_PATH, Take, TakeRequest, TakeResponse, VERSION, Verdict};
+use policy::{Ask, Failure, Policies};
+use proxy_wasm::types::{BufferType, MapType};
+
+use crate::host;
+
+/// The largest answer that is read, in bytes: more than any answer to a batch of ours has.
+const MAX_ANSWER_BYTES: usize = 1 << 20;
+
+/// The body of a callout that asks for each of `asks` in order.
+pub fn encode<'a>(policies: &'a Policies, asks: impl Iterator<Item = &'a [Ask]>) -> Option<Vec<u8>> {
+    let takes = asks.map(|asks| Take { buckets: buckets(policies, asks), refund: false }).collect();
+    serde_json::to_vec(&TakeRequest { domain: Cow::Borrowed(policies.domain()), takes }).ok()
+}
+
+fn buckets<'a>(policies: &'a Policies, asks: &'a [Ask]) -> Vec<BucketTake<'a>> {
+    let bucket = |ask: &'a Ask| {
+        let policy = policies.get(ask)?;
+        Some(BucketTake {
+            policy: Cow::Borrowed(policy.name()),
+            key: Cow::Borrowed(&ask.key),
+            tokens: policy.limit().tokens(),
+            period_us: policy.limit().period_us(),
+            burst: policy.limit().burst_tokens(),
+            cost: policy.cost_tokens(),
+        })
+    };
+    asks.iter().filter_map(bucket).collect()
+}
+
+/// Sends `body` to the sidecar; the token of the callout, or why it could not be sent.
+pub fn send(policies: &Policies, body: &[u8]) -> Result<u32, host::Refused> {
+    let sidecar = policies.sidecar();
+    let headers = vec![
+        (":method", "POST"),
+        (":path", TAKE_PATH),
+        (":authority", sidecar.cluster.as_str()),
+        ("content-type", "application/json"),
+    ];
+    host::http_call(&sidecar.cluster, headers, body, sidecar.timeout)
+}
+
+/// The verdicts of the callout that has just come back, one for each of `takes`.
+///
+/// Without headers the answer broke off, and no header may be read. Without the marker it is Envoy's own: a
+/// timeout, or a sidecar that could not be reached.
+pub fn verdicts(takes: usize, num_headers: usize, body_size: usize) -> Result<Vec<Verdict>, Failure> {
+    if num_headers == 0 {
+        return Err(Failure::Reset);
+    }
+    let status = host::header(MapType::HttpCallResponseHeaders, ":status");
+    if host::header(MapType::HttpCallResponseHeaders, MARKER_HEADER).as_deref() != Some(VERSION.as_bytes()) {
+        let timeout = status.as_deref() == Some(b"504");
+        return Err(if timeout { Failure::Timeout } else { Failure::NoAnswer });
+    }
+    if status.as_deref() != Some(b"200") {
+        return Err(Failure::Refused);
+    }
+    let body = host::buffer(BufferType::HttpCallResponseBody, body_size.min(MAX_ANSWER_BYTES))
+        .map_err(|_| Failure::Unreadable)?;
+    let response: TakeResponse = serde_json::from_slice(&body).map_err(|_| Failure::Unreadable)?;
+    if response.verdicts.len() == takes { Ok(response.verdicts) } else { Err(Failure::Unreadable) }
+}

@@ -1,0 +1,207 @@
+//! Every call into Envoy.
+//!
+//! The SDK's own wrappers panic on a header that is not UTF-8 and on any status they do not expect, and a panic
+//! here takes the worker down. These give bytes, and a status as a `Result`. The one exception is the callout:
+//! only the SDK can note who owns it, see [`http_call`].
+
+use std::time::Duration;
+
+use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType, StreamType};
+
+/// A status other than Ok that Envoy gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused(pub u32);
+
+const OK: u32 = 0;
+
+#[link(wasm_import_module = "env")]
+unsafe extern "C" {
+    fn proxy_log(level: u32, message: *const u8, size: usize) -> u32;
+    fn proxy_get_buffer_bytes(
+        kind: u32,
+        start: usize,
+        max: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    fn proxy_get_header_map_value(
+        map: u32,
+        key: *const u8,
+        key_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    fn proxy_replace_header_map_value(
+        map: u32,
+        key: *const u8,
+        key_size: usize,
+        value: *const u8,
+        value_size: usize,
+    ) -> u32;
+    fn proxy_get_property(path: *const u8, path_size: usize, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_set_property(path: *const u8, path_size: usize, value: *const u8, value_size: usize) -> u32;
+    fn proxy_continue_stream(stream: u32) -> u32;
+    fn proxy_send_local_response(
+        status: u32,
+        details: *const u8,
+        details_size: usize,
+        body: *const u8,
+        body_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        grpc_status: i32,
+    ) -> u32;
+    fn proxy_set_effective_context(context_id: u32) -> u32;
+    fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
+    fn proxy_increment_metric(id: u32, offset: i64) -> u32;
+}
+
+fn done(status: u32) -> Result<(), Refused> {
+    if status == OK { Ok(()) } else { Err(Refused(status)) }
+}
+
+/// Bytes that Envoy allocated in our memory, through the SDK's allocator, and that are ours now.
+///
+/// # Safety
+/// `data` and `size` must be as Envoy filled them in: null, or one whole allocation by
+/// `proxy_on_memory_allocate(size)`.
+unsafe fn owned(data: *mut u8, size: usize) -> Vec<u8> {
+    if data.is_null() {
+        return Vec::new();
+    }
+    // SAFETY: the SDK allocates with a Vec whose capacity is exactly `size`.
+    unsafe { Vec::from_raw_parts(data, size, size) }
+}
+
+/// Writes a line to Envoy's log.
+pub fn log(level: LogLevel, message: &str) {
+    // SAFETY: the pointer and the size are those of a live string. There is nobody to tell of a failure.
+    let _status = unsafe { proxy_log(level as u32, message.as_ptr(), message.len()) };
+}
+
+/// Up to `max` bytes of a buffer.
+pub fn buffer(kind: BufferType, max: usize) -> Result<Vec<u8>, Refused> {
+    let (mut data, mut size) = (std::ptr::null_mut(), 0);
+    // SAFETY: Envoy fills in both, or neither.
+    unsafe {
+        done(proxy_get_buffer_bytes(kind as u32, 0, max, &mut data, &mut size))?;
+        Ok(owned(data, size))
+    }
+}
+
+/// The first value of a header. Envoy gives an empty value for a header that is not there in some maps and a
+/// status in others; `None` in both.
+pub fn header(map: MapType, name: &str) -> Option<Vec<u8>> {
+    let (mut data, mut size) = (std::ptr::null_mut(), 0);
+    // SAFETY: as above.
+    unsafe {
+        let status = proxy_get_header_map_value(map as u32, name.as_ptr(), name.len(), &mut data, &mut size);
+        (status == OK && !data.is_null()).then(|| owned(data, size))
+    }
+}
+
+/// Sets a header to one value.
+pub fn replace_header(map: MapType, name: &str, value: &str) -> Result<(), Refused> {
+    // SAFETY: the pointers and sizes are those of live strings.
+    done(unsafe {
+        proxy_replace_header_map_value(map as u32, name.as_ptr(), name.len(), value.as_ptr(), value.len())
+    })
+}
+
+/// A property, by its path with the parts ended by NUL, such as `source\0address`.
+pub fn property(path: &str) -> Option<Vec<u8>> {
+    let (mut data, mut size) = (std::ptr::null_mut(), 0);
+    // SAFETY: as above.
+    unsafe {
+        let status = proxy_get_property(path.as_ptr(), path.len(), &mut data, &mut size);
+        (status == OK && !data.is_null()).then(|| owned(data, size))
+    }
+}
+
+/// Sets the filter state `wasm.NAME`.
+pub fn set_filter_state(name: &str, value: &str) -> Result<(), Refused> {
+    // SAFETY: the pointers and sizes are those of live strings.
+    done(unsafe { proxy_set_property(name.as_ptr(), name.len(), value.as_ptr(), value.len()) })
+}
+
+/// Makes calls act on another context, until the current callback ends; refused for one that is gone.
+pub fn set_effective_context(context_id: u32) -> Result<(), Refused> {
+    // SAFETY: takes a number only.
+    done(unsafe { proxy_set_effective_context(context_id) })
+}
+
+/// Lets the paused request of the effective context go on.
+pub fn resume_request() -> Result<(), Refused> {
+    // SAFETY: takes a number only.
+    done(unsafe { proxy_continue_stream(StreamType::HttpRequest as u32) })
+}
+
+/// Answers the request of the effective context. `details` becomes its response code details.
+pub fn reply(
+    status: u16,
+    grpc_status: i32,
+    details: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Result<(), Refused> {
+    let headers = pairs(headers);
+    // SAFETY: the pointers and sizes are those of live strings and vectors.
+    done(unsafe {
+        proxy_send_local_response(
+            u32::from(status),
+            details.as_ptr(),
+            details.len(),
+            body.as_ptr(),
+            body.len(),
+            headers.as_ptr(),
+            headers.len(),
+            grpc_status,
+        )
+    })
+}
+
+/// Pairs in the form of the ABI: how many, the sizes of each name and value, then each of them ended by NUL.
+fn pairs(headers: &[(&str, &str)]) -> Vec<u8> {
+    let size = |text: &str| u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes();
+    let mut bytes = Vec::new();
+    bytes.extend_from_slice(&u32::try_from(headers.len()).unwrap_or(u32::MAX).to_le_bytes());
+    for (name, value) in headers {
+        bytes.extend_from_slice(&size(name));
+        bytes.extend_from_slice(&size(value));
+    }
+    for (name, value) in headers {
+        for text in [name, value] {
+            bytes.extend_from_slice(text.as_bytes());
+            bytes.push(0);
+        }
+    }
+    bytes
+}
+
+/// Sends a callout, and returns its token. The SDK notes the context that is active as its owner, and hands it the
+/// answer; so this must be called within a callback of the context that shall have it.
+pub fn http_call(
+    cluster: &str,
+    headers: Vec<(&str, &str)>,
+    body: &[u8],
+    timeout: Duration,
+) -> Result<u32, Refused> {
+    proxy_wasm::hostcalls::dispatch_http_call(cluster, headers, Some(body), Vec::new(), timeout)
+        .map_err(|status| Refused(status as u32))
+}
+
+/// Defines a counter and returns its number.
+pub fn define_counter(name: &str) -> Result<u32, Refused> {
+    let mut id = 0;
+    // SAFETY: the pointer and the size are those of a live string; Envoy fills in the number.
+    done(unsafe { proxy_define_metric(MetricType::Counter as u32, name.as_ptr(), name.len(), &mut id) })?;
+    Ok(id)
+}
+
+/// Adds to a counter. Envoy refuses to add 0.
+pub fn count(id: u32, by: u32) {
+    if by > 0 {
+        // SAFETY: takes numbers only. There is nobody to tell of a failure.
+        let _status = unsafe { proxy_increment_metric(id, i64::from(by)) };
+    }
+}

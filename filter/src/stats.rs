@@ -1,0 +1,57 @@
+//! What the filter counts, in Envoy's own stats.
+
+use policy::{Answer, Failure};
+
+use crate::host;
+
+/// The counters of one worker. Their names are bounded and fixed: `sluice.allowed` and so on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stats {
+    allowed: u32,
+    denied: u32,
+    failed_allowed: u32,
+    failed_denied: u32,
+    abandoned: u32,
+    callouts: u32,
+    callout_failures: u32,
+}
+
+impl Stats {
+    /// Defines the counters. Each definition mints a new number, so this is done once, when configured.
+    pub fn define() -> Self {
+        let define = |name| host::define_counter(name).unwrap_or_default();
+        Self {
+            allowed: define("sluice.allowed"),
+            denied: define("sluice.denied"),
+            failed_allowed: define("sluice.failed_allowed"),
+            failed_denied: define("sluice.failed_denied"),
+            abandoned: define("sluice.abandoned"),
+            callouts: define("sluice.callouts"),
+            callout_failures: define("sluice.callout_failures"),
+        }
+    }
+
+    /// A request got its answer.
+    pub fn answered(&self, answer: &Answer) {
+        let id = match (&answer.quota, &answer.denial) {
+            (Some(_), None) => self.allowed,
+            (Some(_), Some(_)) => self.denied,
+            (None, None) => self.failed_allowed,
+            (None, Some(_)) => self.failed_denied,
+        };
+        host::count(id, 1);
+    }
+
+    /// Requests whose clients left before they were sent.
+    pub fn abandoned(&self, requests: usize) {
+        host::count(self.abandoned, u32::try_from(requests).unwrap_or(u32::MAX));
+    }
+
+    /// A callout came back, or could not be sent.
+    pub fn callout(&self, failure: Option<Failure>) {
+        host::count(self.callouts, 1);
+        if failure.is_some() {
+            host::count(self.callout_failures, 1);
+        }
+    }
+}

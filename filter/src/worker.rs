@@ -1,0 +1,211 @@
+//! The requests of one Envoy worker: their takes leave in batches, and each gets its answer.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use policy::{Answer, Ask, Failure, Policies, Quota};
+use proxy_wasm::types::LogLevel;
+
+use crate::batch::{Batcher, Waiting};
+use crate::stats::Stats;
+use crate::{callout, host};
+
+/// Where answers are reported for the access log: `%FILTER_STATE(wasm.sluice:PLAIN)%`.
+const FILTER_STATE: &str = "sluice";
+
+/// One request that a policy governs, shared by its stream and the queue.
+pub struct Asking {
+    context_id: u32,
+    asks: Vec<Ask>,
+    phase: Cell<Phase>,
+    quota: Cell<Option<Quota>>,
+}
+
+/// Where a request stands. Each gets exactly one answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Its header callback still runs: Envoy has not paused it yet.
+    Arriving,
+    /// It is paused.
+    Paused,
+    /// It may pass.
+    Passed,
+    /// It was answered in the upstream's place.
+    Denied,
+    /// Its client has left.
+    Gone,
+}
+
+impl Asking {
+    /// How the bucket stands that speaks for the request, once it has passed.
+    pub fn quota(&self) -> Option<Quota> {
+        self.quota.get()
+    }
+
+    /// Where the request stands.
+    pub fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    /// Envoy has paused the request, unless it was answered already.
+    pub fn paused(&self) {
+        if self.phase.get() == Phase::Arriving {
+            self.phase.set(Phase::Paused);
+        }
+    }
+
+    /// The client has left, or all is done.
+    pub fn gone(&self) {
+        self.phase.set(Phase::Gone);
+    }
+}
+
+impl Waiting for Rc<Asking> {
+    fn is_gone(&self) -> bool {
+        self.phase.get() == Phase::Gone
+    }
+
+    fn buckets(&self) -> usize {
+        self.asks.len()
+    }
+}
+
+/// One configuration on one worker. Nothing here is shared with another.
+pub struct Worker {
+    root_id: u32,
+    policies: Policies,
+    stats: Stats,
+    batcher: RefCell<Batcher<Rc<Asking>>>,
+    failing: Cell<bool>,
+}
+
+impl Worker {
+    pub fn new(root_id: u32, policies: Policies) -> Self {
+        let stats = Stats::define();
+        Self { root_id, policies, stats, batcher: RefCell::default(), failing: Cell::new(false) }
+    }
+
+    pub fn policies(&self) -> &Policies {
+        &self.policies
+    }
+
+    /// A request has arrived: lets it wait, and lets what waits leave. Called within the request's header callback.
+    pub fn ask(&self, context_id: u32, asks: Vec<Ask>) -> Rc<Asking> {
+        let phase = Cell::new(Phase::Arriving);
+        let asking = Rc::new(Asking { context_id, asks, phase, quota: Cell::new(None) });
+        let pushed = self.batcher.borrow_mut().push(Rc::clone(&asking));
+        if pushed.is_err() {
+            self.give(&asking, &self.policies.failed(&asking.asks, Failure::Overloaded));
+            return asking;
+        }
+        self.wake_root(context_id);
+        asking
+    }
+
+    /// Calls [`Worker::flush`] as the root context: both for the SDK, which notes the context that is active as the
+    /// owner of a callout, and for Envoy. So a client that leaves takes nobody's answer with it.
+    fn wake_root(&self, context_id: u32) {
+        if host::set_effective_context(self.root_id).is_ok() {
+            proxy_on_queue_ready(self.root_id, 0);
+            let _stays = host::set_effective_context(context_id);
+        }
+    }
+
+    /// Sends what waits, if a callout may leave. Called within a callback of the root context.
+    pub fn flush(&self) {
+        loop {
+            let (batch, dropped) = self.batcher.borrow_mut().next();
+            self.stats.abandoned(dropped);
+            if batch.is_empty() {
+                return;
+            }
+            let body = callout::encode(&self.policies, batch.iter().map(|asking| asking.asks.as_slice()));
+            match body.map(|body| callout::send(&self.policies, &body)) {
+                Some(Ok(token)) => return self.batcher.borrow_mut().sent(token, batch),
+                // What waits now fails on its own account: the next callout may find an endpoint again.
+                Some(Err(_)) | None => self.fail(&batch, Failure::NotSent),
+            }
+        }
+    }
+
+    /// A callout has come back: sends the next, then hands out the answers. Called within a callback of the root
+    /// context.
+    pub fn arrived(&self, token: u32, num_headers: usize, body_size: usize) {
+        let batch = self.batcher.borrow_mut().arrived(token);
+        let verdicts = callout::verdicts(batch.len(), num_headers, body_size);
+        self.flush();
+        match verdicts {
+            Ok(verdicts) => {
+                self.note(None);
+                for (asking, verdict) in batch.iter().zip(&verdicts) {
+                    self.give(asking, &self.policies.answer(&asking.asks, verdict));
+                }
+            }
+            Err(failure) => self.fail(&batch, failure),
+        }
+    }
+
+    fn fail(&self, batch: &[Rc<Asking>], failure: Failure) {
+        self.note(Some(failure));
+        for asking in batch {
+            self.give(asking, &self.policies.failed(&asking.asks, failure));
+        }
+    }
+
+    /// Counts a callout, and logs when they begin to fail and when they succeed again.
+    fn note(&self, failure: Option<Failure>) {
+        self.stats.callout(failure);
+        if self.failing.replace(failure.is_some()) == failure.is_some() {
+            return;
+        }
+        let cluster = &self.policies.sidecar().cluster;
+        match failure {
+            Some(failure) => {
+                let why = failure.as_str();
+                let message =
+                    format!("sluice: callouts to the cluster {cluster:?} fail ({why}); on_error applies");
+                host::log(LogLevel::Warn, &message);
+            }
+            None => host::log(LogLevel::Info, &format!("sluice: the cluster {cluster:?} answers again")),
+        }
+    }
+
+    /// Gives a request its answer: exactly one, and none where the client has left.
+    fn give(&self, asking: &Asking, answer: &Answer) {
+        let paused = match asking.phase.get() {
+            Phase::Arriving => false,
+            Phase::Paused => true,
+            Phase::Passed | Phase::Denied | Phase::Gone => return,
+        };
+        if host::set_effective_context(asking.context_id).is_err() {
+            return;
+        }
+        self.stats.answered(answer);
+        // Without the report the access log lacks a word; the decision stands.
+        let _unreported = host::set_filter_state(FILTER_STATE, &answer.report);
+        match &answer.denial {
+            None => {
+                asking.phase.set(Phase::Passed);
+                asking.quota.set(answer.quota);
+                // One that is still arriving is let through by its own callback's return.
+                if paused {
+                    let _gone = host::resume_request();
+                }
+            }
+            Some(denial) => {
+                asking.phase.set(Phase::Denied);
+                let quota = answer.quota.iter().flat_map(Quota::headers);
+                let headers: Vec<(&str, String)> = denial.headers().into_iter().chain(quota).collect();
+                let headers: Vec<(&str, &str)> =
+                    headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+                let _gone =
+                    host::reply(denial.status, denial.grpc_status, &denial.details, &headers, &denial.body);
+            }
+        }
+    }
+}
+
+unsafe extern "C" {
+    /// The SDK's own entry for a queue that is ready: makes the root context the active one, and calls it.
+    safe fn proxy_on_queue_ready(context_id: u32, queue_id: u32);
+}
