@@ -1,6 +1,7 @@
 //! A sidecar as a child process.
 
 use std::{
+    env,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
@@ -111,6 +112,11 @@ impl SidecarBuilder {
         run: &RunDir,
     ) -> Result<Process> {
         let mut command = Command::new(program);
+        // It would take its Redis and more from our environment.
+        let ours = env::vars_os().map(|(name, _)| name);
+        for name in ours.filter(|name| name == "REDIS_URL" || name.to_string_lossy().starts_with("SLUICE_")) {
+            command.env_remove(name);
+        }
         command.arg("--listen").arg(addr.to_string());
         if let Some(socket) = socket {
             command.arg("--listen").arg(format!("unix:{}", socket.display()));

@@ -1,3 +1,45 @@
-//! Being built.
+//! `cargo xtask up | test | bench`: everything that takes more than one program, with one command each.
 
-fn main() {}
+mod bench;
+mod test;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// What a task fails with: a sentence for the terminal.
+type Failure = Box<dyn std::error::Error>;
+
+/// Runs, tests and measures Sluice on this machine. What is missing is installed below target/ or by apt-get.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Start three Envoys that share one limit, show it holding, and stay up to be tried
+    Up(up::Arguments),
+    /// Run everything that must pass: format, lints, every crate's tests, and those on real Envoys
+    Test(test::Arguments),
+    /// Measure what a limit costs, against Envoy without one
+    Bench(bench::Arguments),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().task {
+        Task::Up(arguments) => up::run(&arguments),
+        Task::Test(arguments) => test::run(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! `cargo xtask up`: three Envoys on this machine that share one limit.
+
+use std::{
+    process,
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::{Duration, SystemTime},
+};
+
+use clap::Args;
+use fleet::{Config, Envoy, Fleet, RunDir, Store, http, tools};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    iterator::Signals,
+};
+
+use crate::Failure;
+
+const ENVOYS: u16 = 3;
+/// The shipped configuration lets each client make this many requests at once.
+const BURST: usize = 10;
+const REQUESTS: usize = 12;
+
+/// How `up` is called.
+#[derive(Args)]
+pub struct Arguments {
+    /// End after the demonstration: exit code 0 if the limit held, 1 if not
+    #[arg(long)]
+    once: bool,
+    /// Keep the buckets in this Redis, such as redis://127.0.0.1:6379, instead of in the sidecar's memory
+    #[arg(long, value_name = "URL")]
+    redis: Option<String>,
+    /// The first Envoy's port; the other two take the next ones
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u16).range(1..=65_533))]
+    port: u16,
+}
+
+/// Sets everything up, shows the limit, and stays until it is told to end.
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let programs = tools::prepare(false)?;
+
+    let run = RunDir::new()?;
+    let upstream = Config::read(&tools::workspace().join("envoy/upstream.yaml"))?;
+    let upstream = Envoy::builder(upstream).start(programs.envoy()?, &run)?;
+    let store = arguments.redis.clone().map_or(Store::Memory, Store::External);
+    let fleet = Fleet::builder()
+        .programs(&programs)
+        .envoys(usize::from(ENVOYS))
+        .first_port(arguments.port)
+        .store(store)
+        .upstream(upstream.addr())
+        .start()?;
+    let endings = endings()?;
+
+    // Somebody else's Redis may remember an earlier demonstration.
+    let key = if arguments.redis.is_some() { fresh_key() } else { "demo".to_owned() };
+    if let Err(failure) = show(&fleet, &key) {
+        fleet.run_dir().keep();
+        return Err(failure);
+    }
+    if arguments.once {
+        return Ok(());
+    }
+    explain(&fleet);
+    stay(&fleet, &upstream, &endings)
+}
+
+/// Sends the demonstration's requests to one Envoy after the other, and checks what it promises.
+fn show(fleet: &Fleet, key: &str) -> Result<(), Failure> {
+    println!("\nThe limit: {BURST} requests per minute for each API key, over all {ENVOYS} Envoys together.");
+    println!("{REQUESTS} requests with x-api-key: {key}\n");
+    let mut statuses = Vec::new();
+    let mut first_denial = None;
+    for number in 1..=REQUESTS {
+        let envoy = fleet.envoy((number - 1) % fleet.envoys().len());
+        let answer = http::get("/").header("x-api-key", key).send(envoy.addr())?;
+        let remaining = answer.header("x-ratelimit-remaining").unwrap_or("none");
+        println!("{number:>4}  Envoy :{}  {}  remaining {remaining}", envoy.addr().port(), answer.status);
+        statuses.push(answer.status);
+        if answer.status == 429 && first_denial.is_none() {
+            first_denial = Some(answer);
+        }
+    }
+    let promised: Vec<u16> = (0..REQUESTS).map(|index| if index < BURST { 200 } else { 429 }).collect();
+    if statuses != promised {
+        let log = fleet.envoy(0).access_log();
+        let failure = format!("promised were the answers {promised:?}, but they were {statuses:?}\n{log}");
+        return Err(failure.into());
+    }
+    if let Some(answer) = first_denial {
+        println!("\nThe first one denied:\n");
+        answer.to_string().lines().for_each(|line| println!("    {line}"));
+    }
+    println!("\n{BURST} passed and {} were denied, as promised.", REQUESTS - BURST);
+    Ok(())
+}
+
+fn explain(fleet: &Fleet) {
+    println!("\nTry it:\n");
+    for envoy in fleet.envoys() {
+        println!("    curl -i -H 'x-api-key: me' {}/", envoy.url());
+    }
+    println!("    curl -i -X POST {}/api/expensive", fleet.envoy(0).url());
+    println!("    curl http://{}/stats?filter=sluice", fleet.envoy(0).admin_addr());
+    println!("\nThe limits are written in {}.", tools::workspace().join("envoy/envoy.yaml").display());
+    println!("Configurations as started, logs and access logs: {}", fleet.run_dir().path().display());
+    println!("Ctrl-C ends everything.");
+}
+
+/// Returns on a signal, and fails when a part of the fleet ends by itself.
+fn stay(fleet: &Fleet, upstream: &Envoy, endings: &mpsc::Receiver<()>) -> Result<(), Failure> {
+    loop {
+        match endings.recv_timeout(Duration::from_millis(300)) {
+            Err(RecvTimeoutError::Timeout) => {
+                let alive = fleet.check_running().and_then(|()| upstream.process().check_running());
+                alive.inspect_err(|_| fleet.run_dir().keep())?;
+            }
+            _ => {
+                println!("\nending");
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Yields once for each signal that asks us to end.
+fn endings() -> Result<mpsc::Receiver<()>, Failure> {
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let (tell, endings) = mpsc::channel();
+    thread::spawn(move || signals.forever().try_for_each(|_| tell.send(())));
+    Ok(endings)
+}
+
+fn fresh_key() -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    format!("demo-{:x}-{:x}", now.as_micros(), process::id())
+}
