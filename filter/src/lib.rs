@@ -18,10 +18,14 @@ mod stream;
 mod view;
 mod worker;
 
-/// Where Envoy begins.
+/// Registers the filter with the SDK: all that Envoy's entry point does.
+pub fn start() {
+    proxy_wasm::set_root_context(root::create);
+}
+
 #[cfg(target_arch = "wasm32")]
 mod entry {
     proxy_wasm::main! {{
-        proxy_wasm::set_root_context(crate::root::create);
+        crate::start();
     }}
 }

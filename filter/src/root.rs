@@ -20,7 +20,6 @@ struct Root {
 }
 
 /// Called by the SDK for each configuration.
-#[cfg_attr(not(target_arch = "wasm32"), allow(dead_code, reason = "called by the wasm entry point"))]
 pub fn create(id: u32) -> Box<dyn RootContext> {
     Box::new(Root { id, worker: None })
 }

@@ -1,7 +1,7 @@
 //! What a client gets to see of a decision, and what the access log says of it.
 
 use contract::{BucketVerdict, FailureReason, Outcome, Verdict};
-use serde_json::json;
+use serde::Serialize;
 
 use crate::{Ask, OnError, Policies, Policy};
 
@@ -63,6 +63,26 @@ pub enum Failure {
     StoreFull,
     /// The sidecar could not decide: see [`FailureReason::StoreUnavailable`].
     StoreUnavailable,
+}
+
+/// The body of a denial: RFC 9457, and for a 429 draft-ietf-httpapi-ratelimit-headers-10.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct ProblemDetails<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    violated_policies: &'a [&'a str],
+}
+
+impl ProblemDetails<'_> {
+    /// One line of JSON. Numbers and texts always serialize: the empty body is for an error that cannot be.
+    fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default() + "\n"
+    }
 }
 
 const SERVICE_UNAVAILABLE: u16 = 503;
@@ -164,17 +184,18 @@ impl Policies {
                 report: format!("decision=failed answer=allow reason={why}"),
             };
         };
-        let body = json!({
-            "type": "about:blank",
-            "title": "Service Unavailable",
-            "status": SERVICE_UNAVAILABLE,
-            "detail": "the rate limit of this request could not be checked",
-        });
+        let body = ProblemDetails {
+            kind: "about:blank",
+            title: "Service Unavailable",
+            status: SERVICE_UNAVAILABLE,
+            detail: "the rate limit of this request could not be checked",
+            violated_policies: &[],
+        };
         let denial = Denial {
             status: SERVICE_UNAVAILABLE,
             grpc_status: GRPC_UNAVAILABLE,
             retry_after_seconds: None,
-            body: body.to_string() + "\n",
+            body: body.to_json(),
             details: format!("sluice_failed_{why}"),
         };
         let report = format!("decision=failed answer=deny reason={why} policy={}", policy.name);
@@ -206,18 +227,18 @@ fn denied(denying: &[(&Policy, &BucketVerdict)]) -> Option<Answer> {
         Some(seconds) => format!("the limit {:?} is used up; retry after {seconds} seconds", policy.name),
         None => format!("the request costs more than the limit {:?} ever allows at once", policy.name),
     };
-    let body = json!({
-        "type": "https://iana.org/assignments/http-problem-types#quota-exceeded",
-        "title": "Too Many Requests",
-        "status": TOO_MANY_REQUESTS,
-        "detail": detail,
-        "violated-policies": names,
-    });
+    let body = ProblemDetails {
+        kind: "https://iana.org/assignments/http-problem-types#quota-exceeded",
+        title: "Too Many Requests",
+        status: TOO_MANY_REQUESTS,
+        detail: &detail,
+        violated_policies: &names,
+    };
     let denial = Denial {
         status: TOO_MANY_REQUESTS,
         grpc_status: GRPC_RESOURCE_EXHAUSTED,
         retry_after_seconds,
-        body: body.to_string() + "\n",
+        body: body.to_json(),
         details: format!("sluice_denied_{}", policy.name),
     };
     let report = format!("decision=denied policy={} remaining={}", policy.name, bucket.remaining);
