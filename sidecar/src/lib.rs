@@ -1,1 +1,12 @@
-//! Being built.
+//! The sidecar of Sluice: it hears takes over HTTP, decides them in a store, and answers with verdicts.
+//!
+//! [`http`] is the edge towards Envoy, [`store`] keeps the buckets, [`batch`] is what the one hands to the other.
+//! None of them decides anything: the rules are in the `bucket` crate and, for Redis, in `lua/take.lua`.
+
+#![forbid(unsafe_code)]
+
+pub mod batch;
+pub mod clock;
+pub mod config;
+pub mod http;
+pub mod store;

@@ -1,0 +1,235 @@
+//! A request that is known to be answerable: every limit computable, every name in its charset, every number
+//! exact. What is wrong with one that is not is named by its place.
+
+use bucket::{EXACT, InvalidLimit, Limit};
+use contract::{BucketTake, MAX_BUCKETS, MAX_KEY_BYTES, MAX_NAME_BYTES, MAX_TAKES, TakeRequest};
+
+/// Takes to be decided in order, each from all of its buckets or from none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// At least one.
+    pub takes: Vec<Take>,
+}
+
+/// One take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Take {
+    /// At least one, each at most once.
+    pub buckets: Vec<Ask>,
+    /// Return the costs instead of taking them.
+    pub refund: bool,
+}
+
+/// What is asked of one bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// The bucket's name in every store: `sluice:1:<domain>/<policy>/{<key>}`.
+    ///
+    /// Domain and policy have no `/`, so different buckets have different names. The braces are a Redis Cluster
+    /// hash tag: one client's buckets of several policies live in one slot.
+    pub bucket_key: String,
+    /// The limit that the bucket is held to.
+    pub limit: Limit,
+    /// Tokens asked for, below 2^53; 0 only looks.
+    pub cost_tokens: u64,
+}
+
+/// Why a request cannot be decided. Nothing of it was taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidBatch {
+    /// There is nothing to decide.
+    #[error("takes: the list is empty; it must hold at least 1 take")]
+    NoTakes,
+    /// There are more takes than one request may carry.
+    #[error(
+        "takes: found {found} takes; a request carries at most {MAX_TAKES}, send the others in a next one"
+    )]
+    TooManyTakes {
+        /// How many there are.
+        found: usize,
+    },
+    /// A take lists no bucket.
+    #[error("takes[{take}].buckets: the list is empty; it must hold at least 1 bucket")]
+    NoBuckets {
+        /// Its place in the request.
+        take: usize,
+    },
+    /// A take lists more buckets than it may.
+    #[error("takes[{take}].buckets: found {found} buckets; a take has at most {MAX_BUCKETS}")]
+    TooManyBuckets {
+        /// Its place in the request.
+        take: usize,
+        /// How many there are.
+        found: usize,
+    },
+    /// A take lists the same bucket twice, so that "all or none" would have no meaning.
+    #[error(
+        "takes[{take}].buckets[{bucket}]: the same policy and key as buckets[{first}]; name each bucket once and \
+         add the costs"
+    )]
+    DuplicateBucket {
+        /// The take's place in the request.
+        take: usize,
+        /// The bucket's place in the take.
+        bucket: usize,
+        /// The place of its double.
+        first: usize,
+    },
+    /// A domain or policy name is too long, empty, or has other characters.
+    #[error(
+        "{place}: found {found:?}; a name is 1 to {MAX_NAME_BYTES} ASCII letters, digits, '-', '_' and '.'"
+    )]
+    InvalidName {
+        /// Where it stands.
+        place: String,
+        /// Its beginning.
+        found: String,
+    },
+    /// A key is too long.
+    #[error(
+        "takes[{take}].buckets[{bucket}].key: found {found_bytes} bytes; a key has at most {MAX_KEY_BYTES}, \
+         hash a longer one"
+    )]
+    KeyTooLong {
+        /// The take's place in the request.
+        take: usize,
+        /// The bucket's place in the take.
+        bucket: usize,
+        /// How long it is.
+        found_bytes: usize,
+    },
+    /// A rate and a burst do not make a limit.
+    #[error("takes[{take}].buckets[{bucket}]: {source}")]
+    InvalidLimit {
+        /// The take's place in the request.
+        take: usize,
+        /// The bucket's place in the take.
+        bucket: usize,
+        /// What is wrong with it.
+        source: InvalidLimit,
+    },
+    /// A cost cannot be counted exactly.
+    #[error("takes[{take}].buckets[{bucket}].cost: found {found}; it must be below 2^53")]
+    CostTooLarge {
+        /// The take's place in the request.
+        take: usize,
+        /// The bucket's place in the take.
+        bucket: usize,
+        /// The cost.
+        found: u64,
+    },
+}
+
+impl InvalidBatch {
+    /// The stable code that clients see.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NoTakes | Self::NoBuckets { .. } => "nothing_asked",
+            Self::TooManyTakes { .. } => "too_many_takes",
+            Self::TooManyBuckets { .. } => "too_many_buckets",
+            Self::DuplicateBucket { .. } => "duplicate_bucket",
+            Self::InvalidName { .. } => "invalid_name",
+            Self::KeyTooLong { .. } => "key_too_long",
+            Self::InvalidLimit { .. } => "invalid_limit",
+            Self::CostTooLarge { .. } => "cost_too_large",
+        }
+    }
+}
+
+impl Batch {
+    /// The number of buckets in all takes.
+    #[must_use]
+    pub fn bucket_count(&self) -> usize {
+        self.takes.iter().map(|take| take.buckets.len()).sum()
+    }
+}
+
+impl TryFrom<&TakeRequest<'_>> for Batch {
+    type Error = InvalidBatch;
+
+    fn try_from(request: &TakeRequest<'_>) -> Result<Self, InvalidBatch> {
+        check_name(&request.domain, || "domain".to_owned())?;
+        if request.takes.is_empty() {
+            return Err(InvalidBatch::NoTakes);
+        }
+        if request.takes.len() > MAX_TAKES {
+            return Err(InvalidBatch::TooManyTakes { found: request.takes.len() });
+        }
+        let takes = request.takes.iter().enumerate();
+        let takes =
+            takes.map(|(at, take)| valid_take(&request.domain, at, take)).collect::<Result<_, _>>()?;
+        Ok(Self { takes })
+    }
+}
+
+fn valid_take(domain: &str, take: usize, asked: &contract::Take<'_>) -> Result<Take, InvalidBatch> {
+    let found = asked.buckets.len();
+    if found == 0 {
+        return Err(InvalidBatch::NoBuckets { take });
+    }
+    if found > MAX_BUCKETS {
+        return Err(InvalidBatch::TooManyBuckets { take, found });
+    }
+    let mut buckets: Vec<Ask> = Vec::with_capacity(found);
+    for (bucket, asked) in asked.buckets.iter().enumerate() {
+        let ask = valid_ask(domain, take, bucket, asked)?;
+        // At most 16 buckets: looking at each pair is quicker than a set.
+        if let Some(first) = buckets.iter().position(|other| other.bucket_key == ask.bucket_key) {
+            return Err(InvalidBatch::DuplicateBucket { take, bucket, first });
+        }
+        buckets.push(ask);
+    }
+    Ok(Take { buckets, refund: asked.refund })
+}
+
+fn valid_ask(domain: &str, take: usize, bucket: usize, asked: &BucketTake<'_>) -> Result<Ask, InvalidBatch> {
+    check_name(&asked.policy, || format!("takes[{take}].buckets[{bucket}].policy"))?;
+    if asked.key.len() > MAX_KEY_BYTES {
+        return Err(InvalidBatch::KeyTooLong { take, bucket, found_bytes: asked.key.len() });
+    }
+    let limit = Limit::new(asked.tokens, asked.period_us, asked.burst)
+        .map_err(|source| InvalidBatch::InvalidLimit { take, bucket, source })?;
+    if asked.cost >= EXACT {
+        return Err(InvalidBatch::CostTooLarge { take, bucket, found: asked.cost });
+    }
+    let bucket_key = bucket_key(domain, &asked.policy, &asked.key);
+    Ok(Ask { bucket_key, limit, cost_tokens: asked.cost })
+}
+
+/// The name under which every store keeps a bucket: see [`Ask::bucket_key`].
+#[must_use]
+pub fn bucket_key(domain: &str, policy: &str, key: &str) -> String {
+    ["sluice:1:", domain, "/", policy, "/{", key, "}"].concat()
+}
+
+fn check_name(name: &str, place: impl FnOnce() -> String) -> Result<(), InvalidBatch> {
+    let letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if (1..=MAX_NAME_BYTES).contains(&name.len()) && name.bytes().all(letter) {
+        return Ok(());
+    }
+    Err(InvalidBatch::InvalidName { place: place(), found: name.chars().take(MAX_NAME_BYTES).collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn different_buckets_have_different_names() {
+        assert_eq!(bucket_key("shop", "per-client", "a"), "sluice:1:shop/per-client/{a}");
+        assert_eq!(bucket_key("shop", "everybody", ""), "sluice:1:shop/everybody/{}");
+        // A key may hold any character: what comes before it cannot.
+        assert_ne!(bucket_key("a", "b", "c}/{d"), bucket_key("a", "b", "c"));
+    }
+
+    #[test]
+    fn an_error_names_its_place_and_the_mend() {
+        let golden =
+            include_str!("../../contract/golden/take-request.json").replace("\"burst\": 5,", "\"burst\": 0,");
+        let request: TakeRequest = serde_json::from_str(&golden).expect("well formed");
+        let refused = Batch::try_from(&request).expect_err("a burst of 0");
+        assert_eq!(refused.to_string(), "takes[0].buckets[1]: the burst is 0; it must be at least 1");
+        assert_eq!(refused.code(), "invalid_limit");
+    }
+}

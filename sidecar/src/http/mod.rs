@@ -1,0 +1,101 @@
+//! The edge towards Envoy: the only module that knows of HTTP.
+//!
+//! [`router`] answers requests, [`serve`](serve::serve) listens and drains. Every answer carries the contract's
+//! marker header, so that a client can tell it from one that something between has made up.
+
+mod body;
+mod listen;
+mod refusal;
+pub mod serve;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::State,
+    http::{HeaderName, HeaderValue, StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use contract::{MARKER_HEADER, TAKE_PATH, TakeRequest, TakeResponse, VERSION};
+use serde_json::json;
+
+pub use listen::{ListenError, Listener};
+use refusal::RequestError;
+
+use crate::{batch::Batch, store::Store};
+
+/// What every request is answered from.
+#[derive(Debug)]
+pub struct Service {
+    store: Store,
+    max_body_bytes: usize,
+    stopping: AtomicBool,
+}
+
+impl Service {
+    /// A service that decides takes in `store` and reads bodies of up to `max_body_bytes` bytes.
+    #[must_use]
+    pub fn new(store: Store, max_body_bytes: usize) -> Arc<Self> {
+        Arc::new(Self { store, max_body_bytes, stopping: AtomicBool::new(false) })
+    }
+
+    /// Makes `/readyz` answer 503 from now on.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What is answered where.
+pub fn router(service: Arc<Service>) -> Router {
+    Router::new()
+        .route(TAKE_PATH, post(take))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .fallback(async || RequestError::UnknownPath)
+        .method_not_allowed_fallback(async || RequestError::WrongMethod)
+        .with_state(service)
+        .layer(axum::middleware::map_response(mark))
+}
+
+async fn mark(mut response: Response) -> Response {
+    let name = HeaderName::from_static(MARKER_HEADER);
+    response.headers_mut().insert(name, HeaderValue::from_static(VERSION));
+    response
+}
+
+/// Everything is read and checked before anything is taken, so a request that is refused took nothing.
+async fn take(State(service): State<Arc<Service>>, body: Body) -> Result<Response, RequestError> {
+    let body = body::read(body, service.max_body_bytes).await?;
+    let batch = {
+        let request: TakeRequest = serde_json::from_slice(&body).map_err(RequestError::from_json)?;
+        Batch::try_from(&request)?
+    };
+    let answer = service.store.take(batch).await?;
+    let response = TakeResponse { now_us: answer.now_us, verdicts: answer.verdicts };
+    Ok(json_response(StatusCode::OK, &response))
+}
+
+async fn healthz() -> Response {
+    json_response(StatusCode::OK, &json!({ "status": "alive" }))
+}
+
+async fn readyz(State(service): State<Arc<Service>>) -> Result<Response, RequestError> {
+    if service.stopping.load(Ordering::Relaxed) {
+        return Err(RequestError::Stopping);
+    }
+    service.store.ready().map_err(RequestError::NotReady)?;
+    Ok(json_response(StatusCode::OK, &json!({ "status": "ready" })))
+}
+
+fn json_response(status: StatusCode, body: &impl serde::Serialize) -> Response {
+    match serde_json::to_vec(body) {
+        Ok(json) => (status, [(CONTENT_TYPE, "application/json")], json).into_response(),
+        // No type that is written here can fail to be; a client that gets no JSON takes it for a failure.
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}

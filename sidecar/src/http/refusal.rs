@@ -1,0 +1,74 @@
+//! Why a request is not answered with verdicts, and how that is said in HTTP.
+
+use std::borrow::Cow;
+
+use axum::{
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use contract::Refusal;
+
+use super::json_response;
+use crate::{batch::InvalidBatch, store::Overloaded};
+
+/// Why a request is refused. Nothing of it was taken.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RequestError {
+    #[error("there is nothing at this path; takes go to POST {}", contract::TAKE_PATH)]
+    UnknownPath,
+    #[error(
+        "this path does not answer this method; takes go to POST {}, /healthz and /readyz answer GET",
+        contract::TAKE_PATH
+    )]
+    WrongMethod,
+    #[error("the body is larger than {max_bytes} bytes; send fewer takes in one request")]
+    BodyTooLarge { max_bytes: usize },
+    #[error("the body did not arrive within {0:?}")]
+    BodyTooSlow(std::time::Duration),
+    #[error("the body could not be read to its end")]
+    BodyLost,
+    #[error("the body is not JSON: {0}")]
+    NotJson(serde_json::Error),
+    #[error("the body is not a take request: {0}")]
+    NotTakes(serde_json::Error),
+    #[error(transparent)]
+    Invalid(#[from] InvalidBatch),
+    #[error(transparent)]
+    Overloaded(#[from] Overloaded),
+    #[error("this sidecar is stopping")]
+    Stopping,
+    #[error("{0}")]
+    NotReady(String),
+}
+
+impl RequestError {
+    /// Tells what is no JSON at all from what is JSON of another shape; both come with line and column.
+    pub(super) fn from_json(error: serde_json::Error) -> Self {
+        if error.is_data() { Self::NotTakes(error) } else { Self::NotJson(error) }
+    }
+
+    /// The one place where errors become HTTP: a status, and a code that stays the same when words change.
+    fn status_and_code(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::UnknownPath => (StatusCode::NOT_FOUND, "unknown_path"),
+            Self::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, "wrong_method"),
+            Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
+            Self::BodyTooSlow(_) => (StatusCode::REQUEST_TIMEOUT, "body_too_slow"),
+            Self::BodyLost => (StatusCode::BAD_REQUEST, "body_lost"),
+            Self::NotJson(_) => (StatusCode::BAD_REQUEST, "not_json"),
+            Self::NotTakes(_) => (StatusCode::BAD_REQUEST, "not_takes"),
+            Self::Invalid(invalid) => (StatusCode::BAD_REQUEST, invalid.code()),
+            Self::Overloaded(_) => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+            Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+            Self::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
+        }
+    }
+}
+
+impl IntoResponse for RequestError {
+    fn into_response(self) -> Response {
+        let (status, code) = self.status_and_code();
+        let refusal = Refusal { code: Cow::Borrowed(code), reason: Cow::Owned(self.to_string()) };
+        json_response(status, &refusal)
+    }
+}

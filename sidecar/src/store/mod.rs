@@ -1,0 +1,73 @@
+//! Where buckets are kept: in this process, or in a Redis that many sidecars share.
+//!
+//! A store never decides. The memory store is the `bucket` crate behind a lock, the Redis store is `lua/take.lua`.
+
+pub mod memory;
+pub mod redis;
+pub mod script;
+
+use contract::{FailureReason, Verdict};
+
+use crate::{batch::Batch, clock::Clock};
+
+/// A place where buckets are kept.
+#[derive(Debug)]
+pub enum Store {
+    /// In this process: exact for one sidecar, forgotten when it ends.
+    Memory(memory::SharedMemory, Clock),
+    /// In a Redis: exact for all sidecars that share it.
+    Redis(redis::RedisStore),
+}
+
+/// What a store decided of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The instant of the decision, in microseconds since 1970 by the store's clock; the latest where the batch was
+    /// decided in parts; this process's own where nothing was decided.
+    pub now_us: u64,
+    /// One verdict a take, in the batch's order.
+    pub verdicts: Vec<Verdict>,
+}
+
+impl Answer {
+    /// Nothing of a batch of `takes` takes was decided.
+    #[must_use]
+    pub fn failed(takes: usize, reason: FailureReason, now_us: u64) -> Self {
+        Self { now_us, verdicts: vec![Verdict::Failed(reason); takes] }
+    }
+}
+
+/// More takes wait for the store than it is allowed to keep waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too many requests wait for the store; try again, or add a sidecar or a faster Redis")]
+pub struct Overloaded;
+
+impl Store {
+    /// A store in this process with room for `max_buckets` buckets that are not full.
+    #[must_use]
+    pub fn memory(max_buckets: usize) -> Self {
+        Self::Memory(memory::SharedMemory::new(max_buckets), Clock::start())
+    }
+
+    /// Decides a batch.
+    ///
+    /// # Errors
+    /// [`Overloaded`]; nothing was taken. That the store failed is not an error but a verdict.
+    pub async fn take(&self, batch: Batch) -> Result<Answer, Overloaded> {
+        match self {
+            Self::Memory(memory, clock) => Ok(memory.take(&batch, clock.now_us())),
+            Self::Redis(redis) => redis.take(batch).await,
+        }
+    }
+
+    /// Whether takes can be decided now.
+    ///
+    /// # Errors
+    /// Why not, in a sentence for an operator.
+    pub fn ready(&self) -> Result<(), String> {
+        match self {
+            Self::Memory(..) => Ok(()),
+            Self::Redis(redis) => redis.ready(),
+        }
+    }
+}

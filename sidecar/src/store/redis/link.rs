@@ -1,0 +1,187 @@
+//! One connection to Redis, found fit before it is used.
+
+use std::{fmt, sync::Arc};
+
+use redis::{
+    AsyncConnectionConfig, Client, ErrorKind, PushInfo, PushKind, RedisError, ServerErrorKind, Value,
+    aio::MultiplexedConnection,
+};
+use tokio::sync::Notify;
+use tracing::{debug, warn};
+
+use super::{RedisAddress, Timeouts};
+use crate::store::script::{Run, SCRIPT};
+
+/// The oldest Redis with `SET … PXAT`.
+const OLDEST_VERSION: (u32, u32) = (6, 2);
+
+/// A connection to a Redis that can decide takes.
+pub(super) struct Link {
+    connection: MultiplexedConnection,
+    lost: Arc<Notify>,
+    script_sha: String,
+    timeouts: Timeouts,
+}
+
+/// Why there is no link.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    #[error("no connection within {0:?}")]
+    Timeout(std::time::Duration),
+    #[error("{0}")]
+    Redis(#[from] RedisError),
+    #[error("it is version {0}; sluice needs Redis 6.2 or later, or any Valkey")]
+    TooOld(String),
+    #[error("it is a replica, which takes no writes; name the primary")]
+    Replica,
+}
+
+/// Why a run has no reply.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RunError {
+    /// Redis answered that it will not: nothing was taken, and the link is fit for other runs.
+    #[error("Redis refused the script: {0}")]
+    Refused(RedisError),
+    /// The run may or may not have been executed, or the server is no longer the one to ask: the link is of no
+    /// more use.
+    #[error("{0}")]
+    Lost(String),
+}
+
+impl Link {
+    /// Connects, authenticates, checks the server and loads the script.
+    pub(super) async fn connect(address: &RedisAddress, timeouts: Timeouts) -> Result<Self, ConnectError> {
+        tokio::time::timeout(timeouts.connect, Self::connect_unbounded(address, timeouts))
+            .await
+            .map_err(|_| ConnectError::Timeout(timeouts.connect))?
+    }
+
+    async fn connect_unbounded(address: &RedisAddress, timeouts: Timeouts) -> Result<Self, ConnectError> {
+        let lost = Arc::new(Notify::new());
+        let teller = Arc::clone(&lost);
+        let on_push = move |push: PushInfo| -> Result<(), std::convert::Infallible> {
+            if push.kind == PushKind::Disconnection {
+                teller.notify_one();
+            }
+            Ok(())
+        };
+        // Both timeouts are set around whole calls, here and in `run`, so the library's own are off.
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(None)
+            .set_push_sender(on_push);
+        let client = Client::open(address.connection_info())?;
+        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        match redis::cmd("INFO").query_async::<String>(&mut connection).await {
+            Ok(info) => check_server(&info)?,
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) => {
+                debug!(%error, "the server is not checked, since its user may not call INFO");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let script_sha = redis::cmd("SCRIPT").arg("LOAD").arg(SCRIPT).query_async(&mut connection).await?;
+        Ok(Self { connection, lost, script_sha, timeouts })
+    }
+
+    /// Waits until the connection is lost.
+    pub(super) async fn lost(&self) {
+        self.lost.notified().await;
+    }
+
+    /// Runs the script once.
+    pub(super) async fn run(&mut self, run: &Run<'_>) -> Result<Vec<i64>, RunError> {
+        let timeout = self.timeouts.answer;
+        match tokio::time::timeout(timeout, self.evaluate(run)).await {
+            Ok(Ok(value)) => integers(value).ok_or_else(|| RunError::Lost("an unknown reply".to_owned())),
+            Ok(Err(error)) if is_refusal(&error) => Err(RunError::Refused(error)),
+            Ok(Err(error)) => Err(RunError::Lost(error.to_string())),
+            Err(_) => Err(RunError::Lost(format!("no reply within {timeout:?}"))),
+        }
+    }
+
+    async fn evaluate(&mut self, run: &Run<'_>) -> Result<Value, RedisError> {
+        let by_name = command("EVALSHA", &self.script_sha, run);
+        match by_name.query_async(&mut self.connection).await {
+            // A restart or a SCRIPT FLUSH forgot the script. This is the one failure after which the run was
+            // certainly not executed, so it is sent again, with the whole script.
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                command("EVAL", SCRIPT, run).query_async(&mut self.connection).await
+            }
+            reply => reply,
+        }
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").finish_non_exhaustive()
+    }
+}
+
+fn command(name: &str, script: &str, run: &Run<'_>) -> redis::Cmd {
+    let mut command = redis::cmd(name);
+    command.arg(script).arg(run.keys.len()).arg(&run.keys).arg(&run.arguments);
+    command
+}
+
+/// Whether the server answered, is the right one, and just would not: out of memory, busy, too few replicas.
+fn is_refusal(error: &RedisError) -> bool {
+    match error.kind() {
+        ErrorKind::Server(kind) => !matches!(
+            kind,
+            ServerErrorKind::ReadOnly | ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown
+        ),
+        ErrorKind::Extension => true,
+        _ => false,
+    }
+}
+
+fn integers(value: Value) -> Option<Vec<i64>> {
+    let Value::Array(values) = value else { return None };
+    values.into_iter().map(|value| if let Value::Int(number) = value { Some(number) } else { None }).collect()
+}
+
+fn check_server(info: &str) -> Result<(), ConnectError> {
+    let field =
+        |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+    if let Some(version) = field("redis_version").filter(|version| is_too_old(version)) {
+        return Err(ConnectError::TooOld(version.to_owned()));
+    }
+    if field("role") == Some("slave") {
+        return Err(ConnectError::Replica);
+    }
+    if let Some(policy) = field("maxmemory_policy").filter(|policy| *policy != "noeviction") {
+        warn!(
+            maxmemory_policy = policy,
+            "Redis may evict buckets when its memory is full, and an evicted bucket is a forgotten debt: \
+             set maxmemory-policy to noeviction"
+        );
+    }
+    Ok(())
+}
+
+/// A version that cannot be read is not held against the server: the script tells.
+fn is_too_old(version: &str) -> bool {
+    let mut parts = version.split('.').map(str::parse::<u32>);
+    match (parts.next(), parts.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) < OLDEST_VERSION,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_cannot_decide_takes_is_refused() {
+        let info = |version: &str, role: &str| {
+            format!("# Server\r\nredis_version:{version}\r\nrole:{role}\r\nmaxmemory_policy:noeviction\r\n")
+        };
+        for version in ["6.2.0", "7.0.15", "8.0.1", "255.255.255", "unstable"] {
+            assert!(check_server(&info(version, "master")).is_ok(), "{version}");
+        }
+        assert!(matches!(check_server(&info("6.0.20", "master")), Err(ConnectError::TooOld(_))));
+        assert!(matches!(check_server(&info("7.0.15", "slave")), Err(ConnectError::Replica)));
+    }
+}

@@ -1,0 +1,195 @@
+//! What the script is asked and what it answers: the arguments and the reply of `lua/take.lua`, as pure functions.
+
+use std::collections::HashMap;
+
+use bucket::{Bucket, Decision, Limit, Outcome};
+use contract::{BucketVerdict, Verdict};
+
+use super::Answer;
+use crate::batch::Take;
+
+/// The script that Redis runs.
+pub const SCRIPT: &str = include_str!("../../../lua/take.lua");
+
+/// The most keys of one run: the script unpacks them onto a Lua stack that holds 8,000 values.
+pub const MAX_KEYS: usize = 4096;
+
+/// The keys and arguments of one run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Run<'a> {
+    /// The distinct keys.
+    pub keys: Vec<&'a str>,
+    /// Everything else, in the order that the script's header gives.
+    pub arguments: Vec<i64>,
+}
+
+/// A reply that is not of the form that the script gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the script's reply has not the form that lua/take.lua gives")]
+pub struct UnknownReply;
+
+/// Asks the script for `takes`, in order.
+#[must_use]
+pub fn encode<'a>(takes: &[&'a Take]) -> Run<'a> {
+    let mut keys: Vec<&str> = Vec::with_capacity(takes.len());
+    let mut places: HashMap<&str, i64> = HashMap::with_capacity(takes.len());
+    let mut limits: Vec<Limit> = Vec::new();
+    let mut asked: Vec<i64> = Vec::with_capacity(takes.len() * 4);
+    for take in takes {
+        let count = integer(take.buckets.len() as u64);
+        asked.push(if take.refund { -count } else { count });
+        for ask in &take.buckets {
+            let key = *places.entry(&ask.bucket_key).or_insert_with_key(|key| {
+                keys.push(key);
+                integer(keys.len() as u64)
+            });
+            // Policies are few: looking through their limits is quicker than hashing each.
+            let limit = limits.iter().position(|limit| *limit == ask.limit).unwrap_or_else(|| {
+                limits.push(ask.limit);
+                limits.len() - 1
+            });
+            asked.extend([key, integer(limit as u64 + 1), integer(ask.cost_tokens)]);
+        }
+    }
+    let mut arguments = Vec::with_capacity(1 + limits.len() * 3 + asked.len());
+    arguments.push(integer(limits.len() as u64));
+    for limit in limits {
+        arguments.extend([limit.tokens(), limit.period_us(), limit.burst_tokens()].map(integer));
+    }
+    arguments.append(&mut asked);
+    Run { keys, arguments }
+}
+
+/// Reads what the script answered to `takes`.
+///
+/// # Errors
+/// [`UnknownReply`] where it has another form.
+pub fn decode(takes: &[&Take], reply: &[i64]) -> Result<Answer, UnknownReply> {
+    let mut reply = reply.iter().copied();
+    let now_us = number(reply.next())?;
+    let mut verdicts = Vec::with_capacity(takes.len());
+    for take in takes {
+        let made = reply.next().ok_or(UnknownReply)?;
+        let mut buckets = Vec::with_capacity(take.buckets.len());
+        for _ in &take.buckets {
+            let outcome = reply.next();
+            let remaining_tokens = number(reply.next())?;
+            let wait_us = reply.next();
+            let outcome = match (outcome, wait_us) {
+                (Some(0), Some(0)) => Outcome::Allowed,
+                (Some(1), wait_us) => Outcome::Denied { retry_after_us: number(wait_us)? },
+                (Some(2), Some(-1)) => Outcome::NeverFits,
+                _ => return Err(UnknownReply),
+            };
+            let full_after_us = number(reply.next())?;
+            buckets.push(bucket_verdict(Decision { outcome, remaining_tokens, full_after_us }));
+        }
+        verdicts.push(match made {
+            1 => Verdict::Allowed(buckets),
+            0 => Verdict::Denied(buckets),
+            _ => return Err(UnknownReply),
+        });
+    }
+    if reply.next().is_some() {
+        return Err(UnknownReply);
+    }
+    Ok(Answer { now_us, verdicts })
+}
+
+/// A bucket as the script writes it, `<credits> <unit> <at_us>`; `None` where it is none and counts as missing.
+#[must_use]
+pub fn parse_value(value: &[u8]) -> Option<Bucket> {
+    let mut parts = str::from_utf8(value).ok()?.split(' ').map(|part| {
+        let digits = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        digits.then(|| part.parse::<u64>().ok()).flatten()
+    });
+    let (credits, unit, at_us) = (parts.next()??, parts.next()??, parts.next()??);
+    if parts.next().is_some() {
+        return None;
+    }
+    Bucket::restore(credits, unit, at_us)
+}
+
+/// What the contract says of a decision.
+#[must_use]
+pub const fn bucket_verdict(decision: Decision) -> BucketVerdict {
+    let (outcome, retry_after_us) = match decision.outcome {
+        Outcome::Allowed => (contract::Outcome::Allowed, Some(0)),
+        Outcome::Denied { retry_after_us } => (contract::Outcome::Denied, Some(retry_after_us)),
+        Outcome::NeverFits => (contract::Outcome::NeverFits, None),
+    };
+    BucketVerdict {
+        outcome,
+        remaining: decision.remaining_tokens,
+        retry_after_us,
+        full_after_us: decision.full_after_us,
+    }
+}
+
+/// Every number that is asked was checked to be below 2^53.
+fn integer(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn number(reply: Option<i64>) -> Result<u64, UnknownReply> {
+    reply.and_then(|number| u64::try_from(number).ok()).ok_or(UnknownReply)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::Ask;
+
+    fn take(keys: &[&str], limit: Limit, refund: bool) -> Take {
+        let ask = |key: &&str| Ask { bucket_key: (*key).to_owned(), limit, cost_tokens: 7 };
+        Take { buckets: keys.iter().map(ask).collect(), refund }
+    }
+
+    #[test]
+    fn keys_and_limits_are_named_once() {
+        let minute = Limit::new(60, 60_000_000, 60).expect("valid");
+        let second = Limit::new(3, 1_000_000, 9).expect("valid");
+        let (first, last) = (take(&["a", "b"], minute, false), take(&["b"], second, true));
+        let run = encode(&[&first, &last]);
+        assert_eq!(run.keys, ["a", "b"]);
+        let limits = [2, 1, 1_000_000, 60, 3, 1_000_000, 9];
+        let takes = [2, 1, 1, 7, 2, 1, 7, -1, 2, 2, 7];
+        assert_eq!(run.arguments, [&limits[..], &takes[..]].concat());
+    }
+
+    #[test]
+    fn a_reply_of_another_form_is_no_answer() {
+        let minute = Limit::new(60, 60_000_000, 60).expect("valid");
+        let take = take(&["a"], minute, false);
+        let good = [5, 1, 0, 53, 0, 7_000_000];
+        assert!(decode(&[&take], &good).is_ok());
+        for cut in 0..good.len() {
+            assert_eq!(decode(&[&take], &good[..cut]), Err(UnknownReply), "cut at {cut}");
+        }
+        for (at, wrong) in [(0, -1), (1, 2), (2, 3), (3, -1), (4, 1), (5, -1)] {
+            let mut reply = good;
+            reply[at] = wrong;
+            assert_eq!(decode(&[&take], &reply), Err(UnknownReply), "{wrong} at {at}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_three_integers_or_nothing() {
+        assert_eq!(parse_value(b"5 1000000 17"), Bucket::restore(5, 1_000_000, 17));
+        let wrong = [
+            "",
+            "5",
+            "5 1",
+            "5 1 2 3",
+            "5 0 2",
+            " 5 1 2",
+            "5 1 2 ",
+            "+5 1 2",
+            "5.0 1 2",
+            "9007199254740992 1 2",
+        ];
+        for value in wrong {
+            assert_eq!(parse_value(value.as_bytes()), None, "{value:?}");
+        }
+    }
+}
