@@ -112,12 +112,14 @@ impl Envoy {
         Ok(Validation { code: status.code(), output: process.stdout() + &process.stderr() })
     }
 
-    /// What `envoy --version` says between its slashes: `1.40.0`.
+    /// What `envoy --version` says, such as `1.40.0`.
     pub fn version(envoy: &Path) -> Result<String> {
         let output = Command::new(envoy).arg("--version").output();
         let output = output.map_err(Error::io(format!("run {}", envoy.display())))?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let number = text.split('/').nth(1).map(str::to_owned);
+        // `envoy  version: <commit>/1.40.0/Clean/RELEASE/BoringSSL`, where the first word is its whole path.
+        let build = text.split_once("version: ").and_then(|(_, build)| build.split('/').nth(1));
+        let number = build.map(str::to_owned);
         number.ok_or_else(|| Error::Answer { from: envoy.display().to_string(), detail: text })
     }
 

@@ -232,7 +232,7 @@ impl FleetBuilder {
         if let (Some(addr), Ok(_)) = (upstream, config.cluster("upstream")) {
             config.endpoints("upstream", &[Endpoint::Tcp(addr)])?;
         }
-        if config.has_plugin() {
+        if let (Some(_), true) = (&self.programs.wasm, config.has_plugin()) {
             config.wasm(self.programs.wasm()?)?;
         }
         if let Some(value) = &self.filter {
@@ -242,6 +242,10 @@ impl FleetBuilder {
             config.filter_configuration()?["policies"] = policies.clone();
         }
         self.adjust.iter().try_for_each(|change| change(&mut config))?;
+        if config.has_plugin() {
+            // A fleet without the filter needs none; any other is told what to do.
+            self.programs.wasm()?;
+        }
         Ok(config)
     }
 }

@@ -89,7 +89,7 @@ fn show(fleet: &Fleet, key: &str) -> Result<(), Failure> {
     }
     if let Some(answer) = first_denial {
         println!("\nThe first one denied:\n");
-        answer.to_string().lines().for_each(|line| println!("    {line}"));
+        answer.to_string().lines().for_each(|line| println!("{}", format!("    {line}").trim_end()));
     }
     println!("\n{BURST} passed and {} were denied, as promised.", REQUESTS - BURST);
     Ok(())
