@@ -49,6 +49,7 @@ pub struct FleetBuilder {
     redis_args: Vec<String>,
     transport: Transport,
     upstream: Option<SocketAddr>,
+    run: Option<RunDir>,
 }
 
 /// A running fleet. Its parts are stopped when it is dropped, Envoys first.
@@ -168,10 +169,17 @@ impl FleetBuilder {
         self
     }
 
+    /// A run directory that is there already, instead of one of its own.
+    #[must_use]
+    pub fn run_dir(mut self, run: &RunDir) -> Self {
+        self.run = Some(run.clone());
+        self
+    }
+
     /// Starts everything and waits until it is ready; on failure what was started is stopped, and the run
     /// directory kept.
     pub fn start(&self) -> Result<Fleet> {
-        let run = RunDir::new()?;
+        let run = self.run.clone().map_or_else(RunDir::new, Ok)?;
         let outcome = self.start_in(&run);
         if outcome.is_err() {
             run.keep();
@@ -281,6 +289,7 @@ impl Fleet {
             redis_args: Vec::new(),
             transport: Transport::Http1,
             upstream: None,
+            run: None,
         }
     }
 

@@ -39,17 +39,19 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let programs = tools::prepare(false)?;
 
-    let run = RunDir::new()?;
-    let upstream = Config::read(&tools::workspace().join("envoy/upstream.yaml"))?;
-    let upstream = Envoy::builder(upstream).start(programs.envoy()?, &run)?;
-    let store = arguments.redis.clone().map_or(Store::Memory, Store::External);
-    let fleet = Fleet::builder()
-        .programs(&programs)
-        .envoys(usize::from(ENVOYS))
-        .first_port(arguments.port)
-        .store(store)
-        .upstream(upstream.addr())
-        .start()?;
+    let (upstream, fleet) = tools::step("starting an upstream, a sidecar and three Envoys", || {
+        let run = RunDir::new()?;
+        let config = Config::read(&tools::workspace().join("envoy/upstream.yaml"))?;
+        let upstream = Envoy::builder(config).start(programs.envoy()?, &run)?;
+        let fleet = Fleet::builder()
+            .programs(&programs)
+            .envoys(usize::from(ENVOYS))
+            .first_port(arguments.port)
+            .store(arguments.redis.clone().map_or(Store::Memory, Store::External))
+            .upstream(upstream.addr())
+            .run_dir(&run);
+        Ok((upstream, fleet.start()?))
+    })?;
     let endings = endings()?;
 
     // Somebody else's Redis may remember an earlier demonstration.

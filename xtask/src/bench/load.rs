@@ -41,6 +41,8 @@ end
 pub enum Expect {
     /// Below 400.
     Passed,
+    /// 400 or above, once the load has warmed up.
+    Denied,
 }
 
 /// The program that makes the load, and its script.
@@ -70,25 +72,17 @@ impl Load {
         Ok(Self { wrk, script: run.write("bench.lua", SCRIPT)?, _run: run.clone() })
     }
 
+    /// Loads one fleet for a second, so that connections are made and every key has its bucket.
+    pub fn warm_up(&self, one: &Running, connections: u32) -> Result<(), Failure> {
+        self.wrk(one, connections, 1).map(drop)
+    }
+
     /// Loads one fleet for some seconds.
     pub fn run(&self, one: &Running, connections: u32, seconds: u32) -> Result<Sample, Failure> {
         let before = cpu_us(one)?;
-        let output = Command::new(&self.wrk)
-            .args(["--threads", "1", "--connections", &connections.to_string()])
-            .args(["--duration", &format!("{seconds}s"), "--timeout", "5s", "--script"])
-            .arg(&self.script)
-            .arg(one.fleet.envoy(0).url())
-            .stdin(Stdio::null())
-            .output()?;
+        let said = self.wrk(one, connections, seconds)?;
         let after = cpu_us(one)?;
-        let text = str::from_utf8(&output.stdout)?;
-        let line = text.lines().rev().find(|line| line.starts_with('{'));
-        let Some(line) = line.filter(|_| output.status.success()) else {
-            let complaint = String::from_utf8_lossy(&output.stderr);
-            return Err(format!("wrk failed with {}: {complaint}{text}", output.status).into());
-        };
-        let said: Value = serde_json::from_str(line)?;
-        let number = |name: &str| said[name].as_f64().ok_or_else(|| format!("wrk told no {name}: {line}"));
+        let number = |name: &str| said[name].as_f64().ok_or_else(|| format!("wrk told no {name}: {said}"));
         let requests = number("requests")?;
         check(one, requests, number("socket_errors")?, number("statuses")?)?;
         Ok(Sample {
@@ -98,6 +92,24 @@ impl Load {
             cpu_us: [0, 1, 2].map(|part| after[part].saturating_sub(before[part]) as f64 / requests),
         })
     }
+
+    /// What the script's `done` tells.
+    fn wrk(&self, one: &Running, connections: u32, seconds: u32) -> Result<Value, Failure> {
+        let output = Command::new(&self.wrk)
+            .args(["--threads", "1", "--connections", &connections.to_string()])
+            .args(["--duration", &format!("{seconds}s"), "--timeout", "5s", "--script"])
+            .arg(&self.script)
+            .arg(one.fleet.envoy(0).url())
+            .stdin(Stdio::null())
+            .output()?;
+        let text = str::from_utf8(&output.stdout)?;
+        let line = text.lines().rev().find(|line| line.starts_with('{'));
+        let Some(line) = line.filter(|_| output.status.success()) else {
+            let complaint = String::from_utf8_lossy(&output.stderr);
+            return Err(format!("wrk failed with {}: {complaint}{text}", output.status).into());
+        };
+        Ok(serde_json::from_str(line)?)
+    }
 }
 
 /// An answer of another kind is cheaper or dearer, and would be measured in the place of the right one.
@@ -105,6 +117,7 @@ fn check(one: &Running, requests: f64, socket_errors: f64, failed: f64) -> Resul
     one.fleet.check_running()?;
     let unexpected = match one.variant.expect {
         Expect::Passed => failed,
+        Expect::Denied => requests - failed,
     };
     if requests == 0.0 || socket_errors > 0.0 || unexpected > 0.0 {
         one.fleet.run_dir().keep();

@@ -51,6 +51,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         cores: std::thread::available_parallelism()?.get(),
         envoy: Envoy::version(programs.envoy()?)?,
         redis: programs.redis_server.as_deref().map(Redis::version).transpose()?,
+        load: fs::read_to_string("/proc/loadavg")?.split(' ').next().unwrap_or_default().to_owned(),
     };
 
     let mut running = Vec::new();
@@ -73,8 +74,7 @@ fn measure(arguments: &Arguments, running: &[Running], load: &Load) -> Result<Ve
     let mut rows = Vec::new();
     for &connections in &arguments.connections {
         for one in running {
-            // The connections to sidecar and Redis are made, and the buckets of all keys.
-            load.run(one, connections, 1)?;
+            load.warm_up(one, connections)?;
         }
         let mut samples: Vec<Vec<Sample>> = running.iter().map(|_| Vec::new()).collect();
         for round in 1..=arguments.rounds {

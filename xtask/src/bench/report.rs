@@ -12,6 +12,8 @@ pub struct Machine {
     pub envoy: String,
     /// Redis's, where it takes part.
     pub redis: Option<String>,
+    /// The load average of the last minute before it began: what else the machine did.
+    pub load: String,
 }
 
 /// The medians of one variant at one number of connections.
@@ -30,13 +32,12 @@ pub struct Row {
 pub fn print(machine: &Machine, arguments: &Arguments, rows: &[Row]) {
     let redis = machine.redis.as_ref().map_or_else(String::new, |version| format!(", Redis {version}"));
     println!(
-        "\n{} cores shared by all, Envoy {} with one worker{redis}, 1,000 keys, nothing denied",
+        "\n{} cores shared by all, Envoy {} with one worker{redis}, 1,000 keys",
         machine.cores, machine.envoy
     );
-    println!(
-        "medians of {} rounds of {} s; processor time is per request\n",
-        arguments.rounds, arguments.seconds
-    );
+    let (rounds, seconds) = (arguments.rounds, arguments.seconds);
+    println!("medians of {rounds} rounds of {seconds} s; processor time is per request");
+    println!("load average before it began: {}\n", machine.load);
     println!(
         "| connections | variant | requests/s | of Envoy alone | p50 µs | p99 µs | CPU µs | Envoy | sidecar | Redis |"
     );
@@ -75,6 +76,7 @@ pub fn json(machine: &Machine, arguments: &Arguments, rows: &[Row]) -> Value {
         "cores": machine.cores,
         "envoy": machine.envoy,
         "redis": machine.redis,
+        "load_average_before": machine.load,
         "rounds": arguments.rounds,
         "seconds": arguments.seconds,
         "rows": rows,

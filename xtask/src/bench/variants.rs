@@ -25,7 +25,7 @@ pub struct Running {
     pub fleet: Fleet,
 }
 
-static VARIANTS: [Variant; 4] = [
+static VARIANTS: [Variant; 5] = [
     Variant {
         name: "envoy",
         needs_redis: false,
@@ -55,6 +55,12 @@ static VARIANTS: [Variant; 4] = [
         expect: Expect::Passed,
         build: |fleet| fleet.store(Store::Redis),
     },
+    Variant {
+        name: "sluice-denied",
+        needs_redis: true,
+        expect: Expect::Denied,
+        build: |fleet| fleet.store(Store::Redis).policies(limit("1 per day", 1)),
+    },
 ];
 
 impl Variant {
@@ -62,7 +68,10 @@ impl Variant {
     pub fn start(&self, programs: &Programs) -> fleet::Result<Fleet> {
         let mut config = Config::shipped()?;
         config.answer_directly()?.without_access_log()?;
-        let fleet = Fleet::builder().programs(programs).config(config).policies(never_denying());
+        // A limit that is never reached but slow to refill, so that every take finds a bucket that is written
+        // down. At a million a second each would be full again, and gone, by the next request.
+        let fleet =
+            Fleet::builder().programs(programs).config(config).policies(limit("1000000 per hour", 1_000_000));
         (self.build)(fleet.concurrency(1)).start()
     }
 }
@@ -79,15 +88,8 @@ pub fn chosen(only: &[String]) -> Vec<&'static Variant> {
     VARIANTS.iter().enumerate().filter(|(index, one)| wanted(*index, one.name)).map(|(_, one)| one).collect()
 }
 
-/// A limit that is never reached but slow to refill, so that every take finds a bucket that is written down. At
-/// a million a second each would be full again, and gone, by the next request.
-fn never_denying() -> Value {
-    json!([{
-        "name": "bench",
-        "key": [{"header": "x-api-key"}],
-        "limit": "1000000 per hour",
-        "burst": 1_000_000,
-    }])
+fn limit(limit: &str, burst: u64) -> Value {
+    json!([{"name": "bench", "key": [{"header": "x-api-key"}], "limit": limit, "burst": burst}])
 }
 
 fn local_ratelimit() -> Value {
