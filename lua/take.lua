@@ -126,7 +126,7 @@ while arg <= #ARGV do
     local change = credits[key] and at[key] > now
     if refund then
       wait = 0
-      local returned = (cost < burst[limit] and cost or burst[limit]) * period[limit]
+      local returned = cost * period[limit]
       level = returned < capacity - level and level + returned or capacity
       change = change or cost > 0
     elseif allowed then

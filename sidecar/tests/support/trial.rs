@@ -1,0 +1,354 @@
+//! A script on a real Redis against the model: random steps, compared after each in every number and every key.
+
+use std::collections::HashMap;
+
+use bucket::{Bucket, EXACT, Limit};
+use redis::Connection;
+use sluice::{
+    batch::{Ask, Take},
+    store::script,
+};
+
+use super::{
+    Random, RedisServer,
+    model::{Kept, Model},
+};
+
+/// Few keys, so that takes meet buckets that others have left.
+const KEYS: usize = 12;
+
+/// What a trial has come to.
+#[derive(Debug)]
+pub enum Difference {
+    /// The script decided or kept something else than the model.
+    Found(String),
+    /// The script has an error.
+    Broken(String),
+}
+
+pub struct Trial {
+    redis: Connection,
+    script_sha: String,
+    random: Random,
+    keys: Vec<String>,
+    /// The limit that a key is held to most of the time.
+    limits: Vec<Limit>,
+    model: Model,
+    /// When Redis lets go of each key, in milliseconds.
+    expires_ms: HashMap<String, u64>,
+    /// Runs between whose begin and end a key expired: which of both the script saw cannot be known.
+    pub uncertain: usize,
+    pub allowed: usize,
+    pub denied: usize,
+}
+
+/// A key as it is in Redis.
+struct Stored {
+    value: Option<Vec<u8>>,
+    expires_ms: i64,
+}
+
+impl Trial {
+    /// Loads `script` into an emptied `server`.
+    pub fn new(server: &RedisServer, script: &str, mut random: Random) -> Self {
+        let mut redis = server.connection();
+        let () = redis::cmd("FLUSHALL").query(&mut redis).expect("Redis is emptied");
+        let load = redis::cmd("SCRIPT").arg("LOAD").arg(script).query(&mut redis);
+        let script_sha = load.expect("the script compiles");
+        let keys = (0..KEYS).map(|key| format!("sluice:1:trial/p{}/{{{key}}}", key % 3)).collect();
+        let limits = (0..KEYS).map(|_| any_limit(&mut random)).collect();
+        let (model, expires_ms) = (Model::default(), HashMap::new());
+        Self {
+            redis,
+            script_sha,
+            random,
+            keys,
+            limits,
+            model,
+            expires_ms,
+            uncertain: 0,
+            allowed: 0,
+            denied: 0,
+        }
+    }
+
+    /// Takes one random step and compares.
+    pub fn step(&mut self) -> Result<(), Difference> {
+        match self.random.below(100) {
+            0..70 => self.run_and_compare(),
+            70..88 => self.age(),
+            88..92 => self.corrupt(),
+            92..97 => self.plant(),
+            _ => self.forget(),
+        }
+    }
+
+    fn run_and_compare(&mut self) -> Result<(), Difference> {
+        let takes = self.any_takes();
+        let takes: Vec<&Take> = takes.iter().collect();
+        let run = script::encode(&takes);
+        let before = self.model.clone();
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(&self.script_sha).arg(run.keys.len()).arg(&run.keys).arg(&run.arguments);
+        let reply: Vec<i64> =
+            command.query(&mut self.redis).map_err(|error| Difference::Broken(error.to_string()))?;
+        let answer = script::decode(&takes, &reply)
+            .map_err(|error| Difference::Found(format!("{error}: {reply:?} to {takes:?}")))?;
+        let now_us = answer.now_us;
+        let expired = |key: &&str| self.expires_ms.get(*key).is_some_and(|at_ms| now_us / 1000 >= *at_ms);
+        if run.keys.iter().any(expired) {
+            self.uncertain += 1;
+            return self.resync();
+        }
+        for (take, verdict) in takes.iter().zip(&answer.verdicts) {
+            let expected = self.model.take(take, now_us);
+            match expected {
+                contract::Verdict::Allowed(_) => self.allowed += 1,
+                _ => self.denied += 1,
+            }
+            if *verdict != expected {
+                let found =
+                    format!("{verdict:?} instead of {expected:?} at {now_us} in {takes:?} on {before:?}");
+                return Err(Difference::Found(found));
+            }
+        }
+        self.compare(&before, now_us).map_err(|found| {
+            let key = found.split(": ").next().unwrap_or_default();
+            let touches = |take: &&&Take| take.buckets.iter().any(|ask| ask.bucket_key == key);
+            let (kept, takes) = (before.0.get(key), takes.iter().filter(touches).collect::<Vec<_>>());
+            Difference::Found(format!("{found} after {takes:?} on {kept:?}"))
+        })
+    }
+
+    /// Compares every key with the model; those that the last run changed must live until they are full.
+    fn compare(&mut self, before: &Model, now_us: u64) -> Result<(), String> {
+        let (stored, read_us) = self.stored();
+        for (key, stored) in self.keys.iter().zip(stored) {
+            let found = stored.value.as_deref().and_then(script::parse_value);
+            let Some(kept) = self.model.0.get(key).copied() else {
+                self.expires_ms.remove(key);
+                match found {
+                    None => continue,
+                    Some(found) => return Err(format!("{key}: kept {found:?} of a full bucket")),
+                }
+            };
+            let Some(found) = found else {
+                // Missing must mean full. Where the last run has not written it anew, its expiry is known too.
+                let unchanged = before.0.get(key) == Some(&kept);
+                let early = unchanged && self.expires_ms.get(key).is_none_or(|at_ms| read_us / 1000 < *at_ms);
+                if early || read_us < kept.full_at_us && !unchanged {
+                    return Err(format!("{key}: {kept:?} was lost before {read_us}"));
+                }
+                self.model.0.remove(key);
+                self.expires_ms.remove(key);
+                continue;
+            };
+            if found != kept.bucket {
+                return Err(format!("{key}: kept {found:?} instead of {:?}", kept.bucket));
+            }
+            if before.0.get(key) != Some(&kept) {
+                let expires_us = u64::try_from(stored.expires_ms).unwrap_or(0) * 1000;
+                if expires_us < kept.full_at_us || expires_us > kept.full_at_us + 2000 {
+                    return Err(format!("{key}: {kept:?}, written at {now_us}, expires at {expires_us} µs"));
+                }
+                self.expires_ms.insert(key.clone(), expires_us / 1000);
+            } else if u64::try_from(stored.expires_ms).ok() != self.expires_ms.get(key).copied() {
+                return Err(format!("{key}: unchanged, but expires at {} ms", stored.expires_ms));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over what Redis has.
+    fn resync(&mut self) -> Result<(), Difference> {
+        let (stored, _) = self.stored();
+        for (key, stored) in self.keys.iter().zip(stored) {
+            self.model.0.remove(key);
+            self.expires_ms.remove(key);
+            if let Some(bucket) = stored.value.as_deref().and_then(script::parse_value) {
+                let expires_ms = u64::try_from(stored.expires_ms).ok();
+                let full_at_us = expires_ms.map_or(u64::MAX, |ms| ms * 1000);
+                self.model.0.insert(key.clone(), Kept { bucket, full_at_us });
+                self.expires_ms.extend(expires_ms.map(|ms| (key.clone(), ms)));
+            }
+        }
+        Ok(())
+    }
+
+    fn stored(&mut self) -> (Vec<Stored>, u64) {
+        let mut pipe = redis::pipe();
+        // The values come last: what expires in between is then seen as missing, not as kept without an expiry.
+        for key in &self.keys {
+            pipe.cmd("PEXPIRETIME").arg(key);
+        }
+        // MGET, unlike GET, has nothing against keys of another type.
+        pipe.cmd("MGET").arg(&self.keys).cmd("TIME");
+        let mut replies: Vec<redis::Value> = pipe.query(&mut self.redis).expect("Redis answers");
+        let time: (u64, u64) =
+            redis::from_redis_value(replies.pop().expect("the time")).expect("two numbers");
+        let values: Vec<Option<Vec<u8>>> =
+            redis::from_redis_value(replies.pop().expect("the values")).expect("strings");
+        let expiries = replies.into_iter().map(|reply| redis::from_redis_value(reply).expect("a number"));
+        let stored = values.into_iter().zip(expiries).map(|(value, expires_ms)| Stored { value, expires_ms });
+        (stored.collect(), time.0 * 1_000_000 + time.1)
+    }
+
+    /// Lets time pass for one bucket, or makes the clock go back for it.
+    fn age(&mut self) -> Result<(), Difference> {
+        let key = self.random.choose(&self.keys).clone();
+        let Some(kept) = self.model.0.get(&key).copied() else { return Ok(()) };
+        let bucket = kept.bucket;
+        let at_us = if self.random.percent(25) {
+            (bucket.at_us() + self.random.magnitude(45)).min(EXACT - 1)
+        } else {
+            // Around the time that a token takes, and up to far beyond the one that the bucket takes.
+            bucket.aged(self.random.magnitude(50)).at_us()
+        };
+        let aged = Bucket::restore(bucket.credits(), bucket.unit(), at_us).expect("in range");
+        let value = format!("{} {} {at_us}", bucket.credits(), bucket.unit());
+        // XX: should it have expired meanwhile, it must not come back without its expiry.
+        let set: Option<String> = redis::cmd("SET")
+            .arg(&key)
+            .arg(value)
+            .arg("XX")
+            .arg("KEEPTTL")
+            .query(&mut self.redis)
+            .expect("Redis sets");
+        if set.is_none() {
+            return self.resync();
+        }
+        self.model.0.insert(key, Kept { bucket: aged, ..kept });
+        Ok(())
+    }
+
+    /// Puts what no store of ours writes in a bucket's place: it counts as missing.
+    fn corrupt(&mut self) -> Result<(), Difference> {
+        let wrong = [
+            "",
+            " ",
+            "1",
+            "1 2",
+            "1 2 3 4",
+            "-1 1 1",
+            "1 0 1",
+            "1.5 1 1",
+            "1e3 1 1",
+            " 1 1 1",
+            "1 1 1 ",
+            "nan 1 1",
+            "9007199254740992 1 1",
+            "1 9007199254740992 1",
+            "1 1 9007199254740993",
+            "0x10 1 1",
+            "1\n1 1",
+            "1 1 1\n",
+            "99999999999999999999999999 1 1",
+            "1  1 1",
+            "inf 1 1",
+            "+1 1 1",
+        ];
+        let key = self.random.choose(&self.keys).clone();
+        let () = redis::cmd("DEL").arg(&key).query(&mut self.redis).expect("Redis deletes");
+        let mut command = redis::cmd(if self.random.percent(30) { "RPUSH" } else { "SET" });
+        let () =
+            command.arg(&key).arg(*self.random.choose(&wrong)).query(&mut self.redis).expect("Redis writes");
+        self.model.0.remove(&key);
+        self.expires_ms.remove(&key);
+        Ok(())
+    }
+
+    /// Puts a bucket of any credits, unit and age in place, as if under any limit before.
+    fn plant(&mut self) -> Result<(), Difference> {
+        let place = self.random.below(KEYS as u64) as usize;
+        let (key, limit) = (self.keys[place].clone(), self.limits[place]);
+        let unit = match self.random.below(4) {
+            0 => EXACT - 1 - self.random.below(3),
+            1 => limit.period_us(),
+            _ => self.random.magnitude(53),
+        };
+        let credits = match self.random.below(3) {
+            0 => EXACT - 1 - self.random.below(3),
+            1 => self.random.below(unit.saturating_mul(limit.burst_tokens()).clamp(1, EXACT)),
+            _ => self.random.magnitude(53),
+        };
+        let (_, now_us) = self.stored();
+        let at_us = now_us - self.random.magnitude(40).min(now_us);
+        let value = format!("{credits} {unit} {at_us}");
+        let () = redis::cmd("SET").arg(&key).arg(value).query(&mut self.redis).expect("Redis sets");
+        let bucket = Bucket::restore(credits, unit, at_us).expect("in range");
+        self.model.0.insert(key.clone(), Kept { bucket, full_at_us: u64::MAX });
+        self.expires_ms.remove(&key);
+        Ok(())
+    }
+
+    fn forget(&mut self) -> Result<(), Difference> {
+        let key = self.random.choose(&self.keys).clone();
+        let () = redis::cmd("DEL").arg(&key).query(&mut self.redis).expect("Redis deletes");
+        self.model.0.remove(&key);
+        self.expires_ms.remove(&key);
+        Ok(())
+    }
+
+    fn any_takes(&mut self) -> Vec<Take> {
+        let count = if self.random.percent(2) { 64 } else { 1 + self.random.below(4) };
+        (0..count).map(|_| self.any_take()).collect()
+    }
+
+    fn any_take(&mut self) -> Take {
+        let count = if self.random.percent(50) { 1 } else { 1 + self.random.below(4) };
+        let first = self.random.below(KEYS as u64);
+        let buckets = (0..count).map(|nth| {
+            let place = ((first + nth) % KEYS as u64) as usize;
+            if self.random.percent(4) {
+                self.limits[place] = any_limit(&mut self.random);
+            }
+            let other = self.random.percent(5);
+            let limit = if other { any_limit(&mut self.random) } else { self.limits[place] };
+            let cost_tokens = any_cost(&mut self.random, limit);
+            Ask { bucket_key: self.keys[place].clone(), limit, cost_tokens }
+        });
+        let buckets = buckets.collect();
+        Take { buckets, refund: self.random.percent(20) }
+    }
+}
+
+fn any_cost(random: &mut Random, limit: Limit) -> u64 {
+    let burst = limit.burst_tokens();
+    let cost = match random.below(20) {
+        0 | 1 => 0,
+        2..=6 => 1,
+        7 | 8 => burst - random.below(burst.min(3)),
+        9 => burst + 1 + random.below(3),
+        10 => random.magnitude(53),
+        _ => 1 + random.below(burst / 3 + 1),
+    };
+    cost.min(EXACT - 1)
+}
+
+/// Usual limits, primes that share no factor, and the very edges of what is valid.
+fn any_limit(random: &mut Random) -> Limit {
+    const USUAL: [(u64, u64, u64); 8] = [
+        (60, 60_000_000, 60),
+        (5, 60_000_000, 5),
+        (90, 60_000_000, 90),
+        (1000, 1_000_000, 2000),
+        (1, 86_400_000_000, 3),
+        (7_919, 60_000_000, 7_919),
+        (1_000_003, 60_000_000, 1_000),
+        (3, 1_000, 10),
+    ];
+    loop {
+        let (tokens, period_us, burst) = match random.below(10) {
+            0..=3 => *random.choose(&USUAL),
+            // The same unit with other tokens, where the elapsed time counts differently and nothing is converted.
+            4 | 5 => (1 + random.below(50), 1_000_003, 1 + random.below(100)),
+            _ => (random.magnitude(53), random.magnitude(52), random.magnitude(53)),
+        };
+        let Ok(least) = Limit::new(tokens, period_us, 1) else { continue };
+        let most = (EXACT - 1) / least.period_us() - 1;
+        let burst = if random.percent(10) { most } else { burst.min(most) };
+        if let Ok(limit) = Limit::new(tokens, period_us, burst) {
+            return limit;
+        }
+    }
+}
