@@ -1,1 +1,31 @@
-//! Tests on real Envoys, a real Redis and real failures; run by `cargo xtask test`.
+//! What the tests on real Envoys share: configurations, clients, and sidecars that misbehave. The tests stand in
+//! `tests/` and are run by `cargo xtask test`, which builds and finds the programs that they start.
+
+mod client;
+mod impostor;
+
+use serde_json::{Value, json};
+
+pub use client::Client;
+pub use impostor::Impostor;
+
+/// Long against a slow machine, short against a person's patience.
+pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// A filter configuration that fails closed, with a timeout that no slow machine meets by accident: a test that
+/// counts what passes must not count what passed undecided.
+#[must_use]
+pub fn strict(policies: &Value) -> Value {
+    json!({
+        "sidecar": {"cluster": "sluice", "timeout": "5s"},
+        "domain": "e2e",
+        "on_error": "deny",
+        "policies": policies,
+    })
+}
+
+/// A policy of one limit for each API key.
+#[must_use]
+pub fn by_api_key(name: &str, limit: &str, burst: u64) -> Value {
+    json!({"name": name, "key": [{"header": "x-api-key"}], "limit": limit, "burst": burst})
+}

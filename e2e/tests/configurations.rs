@@ -1,0 +1,144 @@
+//! A configuration reaches the filter whatever its form; a wrong one never rules.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use e2e::{PATIENCE, by_api_key, strict};
+use fleet::{Config, Envoy, Fleet, Programs, RunDir, eventually, free_port, http};
+use serde_json::{Value, json};
+
+/// The shipped configuration with the filter's code of this run.
+fn shipped() -> Config {
+    let mut config = Config::shipped().expect("the shipped configuration");
+    config.wasm(Programs::from_env().wasm().expect("the filter")).expect("a Wasm filter");
+    config
+}
+
+fn validate(config: &Config) -> fleet::Validation {
+    let run = RunDir::new().expect("a directory");
+    let programs = Programs::from_env();
+    Envoy::validate(config, programs.envoy().expect("Envoy"), &run).expect("Envoy ran")
+}
+
+#[test]
+fn envoy_accepts_the_shipped_configuration() {
+    let validation = validate(&shipped());
+    assert_eq!(validation.code, Some(0), "{}", validation.output);
+}
+
+#[test]
+fn envoy_refuses_a_wrong_configuration_and_says_what_is_wrong() {
+    let cases = [
+        (
+            "/policies/0/limit",
+            json!("often"),
+            "policies[0].limit: invalid value: string \"often\", expected a limit such as",
+        ),
+        (
+            "/policies/0/burst",
+            json!(2.5),
+            "policies[0].burst: invalid value: string \"2.5\", expected a whole number",
+        ),
+        ("/policies/1/match", json!({"paht": {"prefix": "/"}}), "did you mean `path`?"),
+        ("/sidecar/timeout", json!("0ms"), "sidecar.timeout: found 0s; it must be between 1ms and 1m"),
+        ("/on_error", json!("maybe"), "on_error: unknown variant `maybe`, expected `allow` or `deny`"),
+    ];
+    for (pointer, value, expected) in cases {
+        let mut config = shipped();
+        let configuration = config.filter_configuration().expect("configured");
+        *configuration.pointer_mut(pointer).expect("the place exists") = value;
+        let validation = validate(&config);
+        assert_eq!(validation.code, Some(1), "{pointer}: {}", validation.output);
+        assert!(validation.output.contains(expected), "{pointer}: {}", validation.output);
+    }
+}
+
+#[test]
+fn envoy_does_not_start_with_a_wrong_configuration() {
+    let mut wrong = strict(&json!([by_api_key("one", "1 per day", 1)]));
+    wrong["policies"][0]["limit"] = json!("0 per day");
+    let error = Fleet::builder().filter_configuration(wrong).start().expect_err("it started");
+    let expected = "policies[0].limit: the limit allows 0 tokens; it must allow at least 1";
+    assert!(error.to_string().contains(expected), "{error}");
+}
+
+/// Passes the filter's configuration to Envoy in another form.
+fn fleet_with(configuration: Value) -> Fleet {
+    let replace = move |config: &mut Config| {
+        config.plugin()?["configuration"] = configuration.clone();
+        Ok(())
+    };
+    Fleet::builder().adjust(replace).start().expect("a fleet")
+}
+
+#[test]
+fn json_in_a_string_value_is_read_like_a_struct() {
+    let text = strict(&json!([by_api_key("one", "1 per day", 3_000_000_000)])).to_string();
+    for padding in ["", "\n  "] {
+        let fleet = fleet_with(json!({
+            "@type": "type.googleapis.com/google.protobuf.StringValue",
+            "value": format!("{padding}{text}{padding}"),
+        }));
+        let answer = http::get("/").send(fleet.envoy(0).addr()).expect("an answer");
+        assert_eq!(answer.header("x-ratelimit-limit"), Some("3000000000"));
+    }
+}
+
+#[test]
+fn numbers_that_yaml_turns_into_strings_are_read() {
+    // 3,000,000,000 is beyond 32 bits: on its way through YAML to a Struct it becomes a string.
+    let configuration = strict(&json!([by_api_key("one", "1 per day", 3_000_000_000)]));
+    let fleet = Fleet::builder().filter_configuration(configuration).start().expect("a fleet");
+    let answer = http::get("/").send(fleet.envoy(0).addr()).expect("an answer");
+    assert_eq!(answer.header("x-ratelimit-limit"), Some("3000000000"));
+}
+
+/// The path of the filter's configuration in a listener.
+const POLICY: &str = "/filter_chains/0/filters/0/typed_config/http_filters/0/typed_config/config/configuration/value/policies/0";
+
+/// Writes the file that Envoy watches, as a whole: it looks when a file is moved into the directory.
+fn write_listener(file: &Path, listener: &Value) {
+    let mut resource = listener.clone();
+    resource["@type"] = json!("type.googleapis.com/envoy.config.listener.v3.Listener");
+    let draft = file.with_extension("draft");
+    fs::write(&draft, json!({"resources": [resource]}).to_string()).expect("written");
+    fs::rename(draft, file).expect("moved");
+}
+
+#[test]
+fn an_update_rules_and_a_wrong_one_leaves_the_old_in_force() {
+    let run = RunDir::new().expect("a directory");
+    let file = run.path().join("listeners.yaml");
+    let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port().expect("a port")));
+
+    // Beside the listener of the file, which has no filter here, one that Envoy watches.
+    let mut config = shipped();
+    *config.filter_configuration().expect("configured") = strict(&json!([by_api_key("one", "1 per day", 7)]));
+    let mut listener = config.tree()["static_resources"]["listeners"][0].clone();
+    listener["name"] = json!("watched");
+    listener["address"] = json!({"socket_address": {"address": "127.0.0.1", "port_value": addr.port()}});
+    write_listener(&file, &listener);
+    config.without_filters().expect("a router is left");
+    config.tree()["dynamic_resources"] = json!({"lds_config": {"path_config_source": {
+        "path": file, "watched_directory": {"path": run.path()},
+    }}});
+    let fleet = Fleet::builder().config(config).start().expect("a fleet");
+    let limit = || {
+        let answer = http::get("/").header("x-api-key", "alice").send(addr).ok()?;
+        answer.header("x-ratelimit-limit").map(str::to_owned)
+    };
+    assert_eq!(eventually(PATIENCE, "the first version", limit).expect("served"), "7");
+
+    listener.pointer_mut(POLICY).expect("a policy")["burst"] = json!(8);
+    write_listener(&file, &listener);
+    eventually(PATIENCE, "the second version", || (limit()? == "8").then_some(())).expect("updated");
+
+    listener.pointer_mut(POLICY).expect("a policy")["burst"] = json!("none");
+    write_listener(&file, &listener);
+    let rejected = || (fleet.envoy(0).stat("listener_manager.lds.update_rejected").ok()? >= 1).then_some(());
+    eventually(PATIENCE, "Envoy rejects the third", rejected).expect("rejected");
+    assert_eq!(limit().as_deref(), Some("8"), "the second is still in force");
+    let expected = "policies[0].burst: invalid value: string \"none\", expected a whole number such as 60";
+    assert!(fleet.envoy(0).log().contains(expected), "{}", fleet.envoy(0).log());
+}

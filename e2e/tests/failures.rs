@@ -1,0 +1,248 @@
+//! Each row of the README's failure table, by name.
+
+use std::time::{Duration, Instant};
+
+use e2e::{Impostor, PATIENCE, by_api_key};
+use fleet::{Config, Endpoint, Fleet, FleetBuilder, Ready, Store, eventually, http};
+use serde_json::{Value, json};
+
+/// The timeout of a callout in these tests.
+const TIMEOUT: Duration = Duration::from_millis(200);
+
+/// No request waits longer: one timeout behind the callout that is on its way, one for its own, and as much again
+/// for a slow machine.
+const BOUND: Duration = Duration::from_millis(200 * 4);
+
+fn configuration(on_error: &str) -> Value {
+    json!({
+        "sidecar": {"cluster": "sluice", "timeout": "200ms"},
+        "on_error": on_error,
+        "policies": [by_api_key("all", "1 per day", 1_000)],
+    })
+}
+
+fn fleet(on_error: &str) -> FleetBuilder {
+    Fleet::builder().filter_configuration(configuration(on_error))
+}
+
+/// Sends a request, and checks that it waited no longer than promised.
+fn ask(fleet: &Fleet) -> http::Answer {
+    let start = Instant::now();
+    let answer = http::get("/").header("x-api-key", "alice").send(fleet.envoy(0).addr()).expect("an answer");
+    assert!(start.elapsed() < BOUND, "it took {:?}", start.elapsed());
+    answer
+}
+
+/// Asserts that requests get what `on_error` says, and that the access log and the stats tell why.
+fn assert_on_error_applies(fleet: &Fleet, on_error: &str, reason: &str) {
+    let expected = if on_error == "allow" { 200 } else { 503 };
+    for _ in 0..3 {
+        let answer = ask(fleet);
+        assert_eq!(answer.status, expected, "{answer}");
+        assert_eq!(answer.header("x-ratelimit-limit"), None, "nothing was decided");
+    }
+    let word = format!("decision=failed answer={on_error} reason={reason}");
+    let told = eventually(PATIENCE, &format!("the access log says {word}"), || {
+        fleet.envoy(0).access_log().contains(&word).then_some(())
+    });
+    told.unwrap_or_else(|error| panic!("{error}\n{}", fleet.envoy(0).access_log()));
+    let stat = if on_error == "allow" { "failed_allowed" } else { "failed_denied" };
+    assert!(fleet.envoy(0).stat(&format!("wasmcustom.sluice.{stat}")).expect("a stat") >= 3);
+}
+
+/// Asserts that limits rule again, without a restart of Envoy.
+fn assert_recovers(fleet: &Fleet) {
+    eventually(PATIENCE, "a request is decided again", || {
+        let answer = http::get("/").header("x-api-key", "alice").send(fleet.envoy(0).addr()).ok()?;
+        answer.header("x-ratelimit-remaining").map(|_| ())
+    })
+    .expect("recovered");
+}
+
+fn for_each_on_error(test: impl Fn(&str)) {
+    ["allow", "deny"].into_iter().for_each(test);
+}
+
+/// An Envoy whose sidecar is something else.
+fn with_impostor(on_error: &str, bytes: &'static [u8]) -> Fleet {
+    let impostor = Impostor::answering(bytes);
+    let point_at = move |config: &mut Config| {
+        config.endpoints("sluice", &[Endpoint::from(impostor.addr())])?;
+        Ok(())
+    };
+    fleet(on_error).sidecars(0).adjust(point_at).start().expect("a fleet")
+}
+
+#[test]
+fn the_sidecar_is_gone() {
+    for_each_on_error(|on_error| {
+        let mut fleet = fleet(on_error).start().expect("a fleet");
+        assert_eq!(ask(&fleet).header("x-ratelimit-remaining"), Some("999"));
+        fleet.sidecar(0).process().kill();
+        assert_on_error_applies(&fleet, on_error, "no_answer");
+        assert!(
+            fleet.envoy(0).log().contains("callouts to the cluster \"sluice\" fail"),
+            "{}",
+            fleet.envoy(0).log()
+        );
+        fleet.sidecars_mut()[0].restart().expect("restarted");
+        assert_recovers(&fleet);
+    });
+}
+
+#[test]
+fn the_sidecar_stands_still() {
+    for_each_on_error(|on_error| {
+        let fleet = fleet(on_error).start().expect("a fleet");
+        assert_eq!(ask(&fleet).status, 200);
+        fleet.sidecar(0).process().freeze();
+        let start = Instant::now();
+        assert_on_error_applies(&fleet, on_error, "timeout");
+        assert!(start.elapsed() >= TIMEOUT, "the timeout was waited for");
+        fleet.sidecar(0).process().thaw();
+        assert_recovers(&fleet);
+    });
+}
+
+#[test]
+fn the_cluster_has_no_endpoint() {
+    for_each_on_error(|on_error| {
+        let fleet = fleet(on_error).sidecars(0).start().expect("a fleet");
+        assert_on_error_applies(&fleet, on_error, "not_sent");
+    });
+}
+
+#[test]
+fn the_cluster_is_missing() {
+    for_each_on_error(|on_error| {
+        let mut configuration = configuration(on_error);
+        configuration["sidecar"]["cluster"] = json!("elsewhere");
+        let fleet = Fleet::builder().filter_configuration(configuration).start().expect("a fleet");
+        assert_on_error_applies(&fleet, on_error, "not_sent");
+    });
+}
+
+#[test]
+fn the_answer_breaks_off() {
+    for_each_on_error(|on_error| {
+        let whole_head =
+            b"HTTP/1.1 200 OK\r\nx-sluice-contract: 1\r\ncontent-length: 1000\r\n\r\n{\"now_us\":";
+        assert_on_error_applies(&with_impostor(on_error, whole_head), on_error, "reset");
+    });
+}
+
+#[test]
+fn something_else_answers() {
+    for_each_on_error(|on_error| {
+        let stranger = b"HTTP/1.1 200 OK\r\ncontent-length: 29\r\n\r\n{\"now_us\":1,\"verdicts\":[{}]} ";
+        assert_on_error_applies(&with_impostor(on_error, stranger), on_error, "no_answer");
+    });
+}
+
+#[test]
+fn the_answer_is_not_readable() {
+    for_each_on_error(|on_error| {
+        let garbage =
+            b"HTTP/1.1 200 OK\r\nx-sluice-contract: 1\r\ncontent-length: 9\r\n\r\n\xff\xfe{\"now\":1";
+        assert_on_error_applies(&with_impostor(on_error, garbage), on_error, "unreadable");
+        let short = b"HTTP/1.1 200 OK\r\nx-sluice-contract: 1\r\ncontent-length: 26\r\n\r\n{\"now_us\":1,\"verdicts\":[]}";
+        assert_on_error_applies(&with_impostor(on_error, short), on_error, "unreadable");
+    });
+}
+
+#[test]
+fn the_sidecar_refuses() {
+    for_each_on_error(|on_error| {
+        let refusal =
+            b"HTTP/1.1 503 Service Unavailable\r\nx-sluice-contract: 1\r\ncontent-length: 2\r\n\r\n{}";
+        assert_on_error_applies(&with_impostor(on_error, refusal), on_error, "refused");
+    });
+}
+
+#[test]
+fn redis_is_gone() {
+    for_each_on_error(|on_error| {
+        let mut fleet = fleet(on_error).sidecars(2).store(Store::Redis).start().expect("a fleet");
+        assert_eq!(ask(&fleet).status, 200);
+        fleet.redis().process().kill();
+        assert_on_error_applies(&fleet, on_error, "store_unavailable");
+        for sidecar in fleet.sidecars() {
+            eventually(PATIENCE, "the sidecar says that it is not ready", || {
+                (sidecar.get("/readyz").ok()?.status == 503).then_some(())
+            })
+            .expect("not ready");
+            assert_eq!(sidecar.get("/healthz").expect("an answer").status, 200, "it need not be restarted");
+        }
+        fleet.redis_mut().restart().expect("restarted");
+        assert_recovers(&fleet);
+        // Redis kept nothing: all buckets are full again, and no more than the burst passes.
+        assert_eq!(ask(&fleet).status, 200);
+    });
+}
+
+#[test]
+fn redis_stands_still() {
+    for_each_on_error(|on_error| {
+        let fleet = fleet(on_error).store(Store::Redis).start().expect("a fleet");
+        assert_eq!(ask(&fleet).status, 200);
+        fleet.redis().process().freeze();
+        assert_on_error_applies(&fleet, on_error, "store_unavailable");
+        fleet.redis().process().thaw();
+        assert_recovers(&fleet);
+    });
+}
+
+#[test]
+fn redis_is_not_there_when_the_sidecar_starts() {
+    let nobody = Store::External("redis://127.0.0.1:1".to_owned());
+    for_each_on_error(|on_error| {
+        let fleet =
+            fleet(on_error).store(nobody.clone()).sidecar_ready(Ready::Healthz).start().expect("a fleet");
+        assert_on_error_applies(&fleet, on_error, "store_unavailable");
+    });
+}
+
+#[test]
+fn redis_is_full() {
+    for_each_on_error(|on_error| {
+        let fleet = fleet(on_error).store(Store::Redis).start().expect("a fleet");
+        assert_eq!(ask(&fleet).status, 200);
+        fleet.redis().command(&["CONFIG", "SET", "maxmemory", "1"]).expect("set");
+        assert_on_error_applies(&fleet, on_error, "store_unavailable");
+        fleet.redis().command(&["CONFIG", "SET", "maxmemory", "0"]).expect("set");
+        assert_recovers(&fleet);
+    });
+}
+
+#[test]
+fn redis_forgets_the_script() {
+    let fleet = fleet("deny").store(Store::Redis).start().expect("a fleet");
+    assert_eq!(ask(&fleet).header("x-ratelimit-remaining"), Some("999"));
+    fleet.redis().command(&["SCRIPT", "FLUSH"]).expect("flushed");
+    assert_eq!(ask(&fleet).header("x-ratelimit-remaining"), Some("998"), "it is loaded anew, unseen");
+}
+
+#[test]
+fn the_memory_store_is_full() {
+    for_each_on_error(|on_error| {
+        let fleet = fleet(on_error).sidecar_args(["--memory-max-buckets", "1"]).start().expect("a fleet");
+        assert_eq!(ask(&fleet).header("x-ratelimit-remaining"), Some("999"));
+        let other = http::get("/").header("x-api-key", "bob").send(fleet.envoy(0).addr()).expect("an answer");
+        assert_eq!(other.status, if on_error == "allow" { 200 } else { 503 });
+        assert_eq!(
+            ask(&fleet).header("x-ratelimit-remaining"),
+            Some("998"),
+            "whose bucket is kept is still held to it"
+        );
+    });
+}
+
+#[test]
+fn one_of_two_sidecars_is_gone() {
+    let fleet = fleet("allow").sidecars(2).store(Store::Redis).start().expect("a fleet");
+    assert_eq!(ask(&fleet).status, 200);
+    fleet.sidecar(0).process().stop();
+    // Each of them asks the next sidecar in turn: those that meet the one that is gone get what on_error says.
+    let decided = (0..10).filter(|_| ask(&fleet).header("x-ratelimit-remaining").is_some()).count();
+    assert!(decided >= 5, "{decided} of 10 were decided by the other");
+}
