@@ -9,9 +9,10 @@ use indexmap::IndexMap;
 use super::{Answer, script::bucket_verdict};
 use crate::batch::{Batch, Take};
 
-/// Entries examined for each one that is inserted: more than one, so that the full ones are met faster than new
-/// ones are made, and the map stays within twice the active clients.
-const EXAMINED_PER_INSERTION: usize = 2;
+/// Entries examined for each one that is inserted. A removal moves the last entry to the cursor, where it is examined
+/// in turn, so a full one costs two looks: with four, two are forgotten for one that is new, and the map stays
+/// within three times the buckets that are not full.
+const EXAMINED_PER_INSERTION: usize = 4;
 
 /// Entries examined before a take is refused for want of room.
 const EXAMINED_WHEN_FULL: usize = 64;

@@ -99,14 +99,4 @@ impl RedisStore {
             LinkState::Down { reason } => Err(format!("Redis at {} cannot be used: {reason}", self.address)),
         }
     }
-
-    /// Waits until takes can be decided.
-    pub async fn wait_ready(&self) {
-        let _ = self.link.clone().wait_for(|state| *state == LinkState::Up).await;
-    }
-
-    /// Waits until takes can not be decided.
-    pub async fn wait_unready(&self) {
-        let _ = self.link.clone().wait_for(|state| *state != LinkState::Up).await;
-    }
 }

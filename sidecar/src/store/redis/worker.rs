@@ -27,7 +27,7 @@ const _: () = assert!(BUCKETS_PER_RUN <= script::MAX_KEYS);
 /// The pause after the first attempt that failed; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
-/// The longest pause, and how long a link must have held for the next attempt to come without one.
+/// The longest pause, and how long an idle link must have held for the next attempt to come without one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) struct Worker {
@@ -36,7 +36,7 @@ pub(super) struct Worker {
     jobs: mpsc::Receiver<Job>,
     state: watch::Sender<LinkState>,
     clock: Clock,
-    /// Attempts since a link held.
+    /// Attempts since a link held or decided something.
     attempts: u32,
     /// Redis is reachable and refuses runs: told once, not for each.
     refusing: bool,
@@ -173,6 +173,7 @@ impl Worker {
     async fn run(&mut self, link: &mut Link, takes: &[&Take]) -> Result<Option<Answer>, String> {
         match link.run(&script::encode(takes)).await {
             Ok(reply) => {
+                self.attempts = 0;
                 if std::mem::take(&mut self.refusing) {
                     info!(redis = %self.address, "Redis runs the script again");
                 }

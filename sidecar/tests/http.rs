@@ -1,0 +1,300 @@
+//! What Envoy meets: HTTP/1.1, HTTP/2 and Unix sockets, refusals that say why, and a stop that loses nothing.
+
+mod support;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use axum::body::{Body, to_bytes};
+use axum::http::{Request, Response, StatusCode};
+use contract::{MARKER_HEADER, Refusal, TakeRequest, TakeResponse, Verdict};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use sluice::{
+    config::ListenAddress,
+    http::{Listener, Service, router, serve::serve},
+    store::Store,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, UnixStream},
+    sync::oneshot,
+    task::JoinHandle,
+};
+use tower::ServiceExt;
+
+const GOLDEN: &str = include_str!("../../contract/golden/take-request.json");
+const MAX_BODY_BYTES: usize = 1 << 20;
+
+/// A server in this process, on real sockets.
+struct Server {
+    address: String,
+    stop: oneshot::Sender<()>,
+    ended: JoinHandle<bool>,
+}
+
+async fn start(listen: ListenAddress) -> Server {
+    let listener = Listener::open(&listen).await.expect("the address is free");
+    let address = listener.address();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let shutdown = async {
+        let _ = stopped.await;
+    };
+    let service = Service::new(Store::memory(1_000), MAX_BODY_BYTES);
+    let ended = tokio::spawn(serve(vec![listener], service, shutdown, Duration::from_secs(20)));
+    Server { address, stop, ended }
+}
+
+async fn start_tcp() -> Server {
+    start(ListenAddress::Tcp("127.0.0.1:0".parse().expect("valid"))).await
+}
+
+fn post(body: impl Into<Body>) -> Request<Body> {
+    Request::post("http://sluice/v1/take").body(body.into()).expect("valid")
+}
+
+async fn body_of(
+    response: Response<impl hyper::body::Body<Data = hyper::body::Bytes, Error: std::fmt::Debug>>,
+) -> Vec<u8> {
+    use http_body_util::BodyExt;
+    response.into_body().collect().await.expect("a whole body").to_bytes().to_vec()
+}
+
+/// Answers in process, without a socket.
+async fn answer(request: Request<Body>) -> Response<Body> {
+    let service = Service::new(Store::memory(1_000), MAX_BODY_BYTES);
+    router(service).oneshot(request).await.expect("infallible")
+}
+
+/// Sends `request` and checks that it is refused as expected, with the marker; the reason.
+async fn refused(request: Request<Body>, status: StatusCode, code: &str) -> String {
+    let response = answer(request).await;
+    assert_eq!(response.headers().get(MARKER_HEADER).expect("the marker"), "1");
+    assert_eq!(response.status(), status, "instead of {code}");
+    let body = to_bytes(response.into_body(), MAX_BODY_BYTES).await.expect("a whole body");
+    let refusal: Refusal = serde_json::from_slice(&body).expect("a refusal");
+    assert_eq!(refusal.code, code, "{}", refusal.reason);
+    refusal.reason.into_owned()
+}
+
+/// The golden request, changed by `edit`, is refused with `code`; the reason.
+async fn refused_take(code: &str, edit: impl FnOnce(&mut TakeRequest<'static>)) -> String {
+    let mut request: TakeRequest = serde_json::from_str(GOLDEN).expect("golden");
+    edit(&mut request);
+    let body = serde_json::to_vec(&request).expect("serializable");
+    refused(post(body), StatusCode::BAD_REQUEST, code).await
+}
+
+fn assert_golden_was_allowed(status: StatusCode, body: &[u8]) {
+    assert_eq!(status, StatusCode::OK);
+    let response: TakeResponse = serde_json::from_slice(body).expect("a response");
+    assert_eq!(response.verdicts.len(), 2);
+    let Verdict::Allowed(buckets) = &response.verdicts[0] else { panic!("{response:?}") };
+    assert_eq!((buckets[0].remaining, buckets[1].remaining), (59, 4));
+}
+
+#[tokio::test]
+async fn http_1_is_answered() {
+    let server = start_tcp().await;
+    let stream = TcpStream::connect(&server.address).await.expect("connected");
+    let (mut send, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP/1.1");
+    tokio::spawn(connection);
+    let response = send.send_request(post(GOLDEN)).await.expect("answered");
+    assert_eq!(response.headers().get(MARKER_HEADER).expect("the marker"), "1");
+    let status = response.status();
+    assert_golden_was_allowed(status, &body_of(response).await);
+    let response = send.send_request(post(GOLDEN)).await.expect("answered over the same connection");
+    assert_eq!(response.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn cleartext_http_2_is_answered() {
+    let server = start_tcp().await;
+    let stream = TcpStream::connect(&server.address).await.expect("connected");
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (mut send, connection) = handshake.await.expect("HTTP/2");
+    tokio::spawn(connection);
+    let response = send.send_request(post(GOLDEN)).await.expect("answered");
+    assert_eq!(response.version(), hyper::Version::HTTP_2);
+    assert_eq!(response.headers().get(MARKER_HEADER).expect("the marker"), "1");
+    let status = response.status();
+    assert_golden_was_allowed(status, &body_of(response).await);
+}
+
+fn socket_path(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("sluice-{}-{name}.sock", std::process::id()))
+}
+
+#[tokio::test]
+async fn a_unix_socket_is_answered_guarded_and_removed() {
+    use std::os::unix::fs::PermissionsExt;
+    let path = socket_path("life");
+    // What a process that was killed leaves behind: a file that nobody listens on.
+    drop(std::os::unix::net::UnixListener::bind(&path).expect("bound"));
+    let listen = ListenAddress::Unix(path.clone());
+    let server = start(listen.clone()).await;
+    assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o660);
+    let stream = UnixStream::connect(&path).await.expect("connected");
+    let (mut send, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP/1.1");
+    tokio::spawn(connection);
+    let response = send.send_request(post(GOLDEN)).await.expect("answered");
+    assert_golden_was_allowed(response.status(), &body_of(response).await);
+
+    let refused = Listener::open(&listen).await.expect_err("a live socket was taken over").to_string();
+    assert!(refused.contains("another process listens there"), "{refused}");
+
+    server.stop.send(()).expect("still serving");
+    assert!(server.ended.await.expect("no panic"), "an idle connection held the end up");
+    assert!(!path.exists(), "the socket's file was left");
+}
+
+#[tokio::test]
+async fn what_is_no_take_request_is_refused_by_place() {
+    let reason = refused(post("{\n  \"domain\": nope"), StatusCode::BAD_REQUEST, "not_json").await;
+    assert!(reason.contains("line 2 column 14"), "{reason}");
+    let newer = GOLDEN.replacen("\"cost\": 1", "\"cost\": 1, \"lease\": 50", 1);
+    let reason = refused(post(newer), StatusCode::BAD_REQUEST, "not_takes").await;
+    assert!(reason.contains("unknown field `lease`") && reason.contains("line 12"), "{reason}");
+    refused(post("[]"), StatusCode::BAD_REQUEST, "not_takes").await;
+    refused(post(""), StatusCode::BAD_REQUEST, "not_json").await;
+    refused(post(vec![0xFF_u8, 0xFE]), StatusCode::BAD_REQUEST, "not_json").await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_decided_is_refused_by_place() {
+    let reason = refused_take("invalid_limit", |request| request.takes[0].buckets[1].burst = 0).await;
+    let golden: Refusal =
+        serde_json::from_str(include_str!("../../contract/golden/refusal.json")).expect("golden");
+    assert_eq!(reason, golden.reason);
+
+    let reason = refused_take("invalid_name", |request| request.domain = "shop/eu".into()).await;
+    assert!(reason.starts_with("domain: found \"shop/eu\""), "{reason}");
+    refused_take("invalid_name", |request| request.domain = "".into()).await;
+    refused_take("invalid_name", |request| request.domain = "d".repeat(65).into()).await;
+    let reason =
+        refused_take("invalid_name", |request| request.takes[1].buckets[0].policy = "a b".into()).await;
+    assert!(reason.starts_with("takes[1].buckets[0].policy:"), "{reason}");
+
+    let reason =
+        refused_take("key_too_long", |request| request.takes[0].buckets[0].key = "k".repeat(1025).into())
+            .await;
+    assert!(reason.starts_with("takes[0].buckets[0].key: found 1025 bytes"), "{reason}");
+    let reason = refused_take("cost_too_large", |request| request.takes[1].buckets[0].cost = 1 << 53).await;
+    assert!(reason.starts_with("takes[1].buckets[0].cost: found 9007199254740992"), "{reason}");
+
+    refused_take("nothing_asked", |request| request.takes.clear()).await;
+    refused_take("nothing_asked", |request| request.takes[1].buckets.clear()).await;
+    refused_take("too_many_takes", |request| request.takes = vec![request.takes[1].clone(); 1025]).await;
+    refused_take("too_many_buckets", |request| {
+        request.takes[1].buckets = (0..17)
+            .map(|key| contract::BucketTake {
+                key: key.to_string().into(),
+                ..request.takes[1].buckets[0].clone()
+            })
+            .collect();
+    })
+    .await;
+    let reason = refused_take("duplicate_bucket", |request| {
+        let double = request.takes[0].buckets[0].clone();
+        request.takes[0].buckets.push(double);
+    })
+    .await;
+    assert!(reason.starts_with("takes[0].buckets[2]: the same policy and key as buckets[0]"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_refused_request_takes_nothing() {
+    let app = router(Service::new(Store::memory(1_000), MAX_BODY_BYTES));
+    let mut request: TakeRequest = serde_json::from_str(GOLDEN).expect("golden");
+    request.takes[1].buckets[0].tokens = 0;
+    let wrong = serde_json::to_vec(&request).expect("serializable");
+    let response = app.clone().oneshot(post(wrong)).await.expect("infallible");
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+    let response = app.oneshot(post(GOLDEN)).await.expect("infallible");
+    assert_golden_was_allowed(response.status(), &body_of(response).await);
+}
+
+#[tokio::test]
+async fn other_paths_and_methods_are_refused() {
+    let get = |path: &str| Request::get(path).body(Body::empty()).expect("valid");
+    refused(get("/"), StatusCode::NOT_FOUND, "unknown_path").await;
+    refused(get("/v1/take"), StatusCode::METHOD_NOT_ALLOWED, "wrong_method").await;
+    let post = Request::post("/healthz").body(Body::empty()).expect("valid");
+    refused(post, StatusCode::METHOD_NOT_ALLOWED, "wrong_method").await;
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_is_refused() {
+    let reason =
+        refused(post(vec![b' '; MAX_BODY_BYTES + 1]), StatusCode::PAYLOAD_TOO_LARGE, "body_too_large").await;
+    assert!(reason.contains("1048576 bytes"), "{reason}");
+    // Without a declared length it is read up to the bound and no further.
+    let pieces = futures_of(vec![b' '; 64 * 1024], 17);
+    refused(post(pieces), StatusCode::PAYLOAD_TOO_LARGE, "body_too_large").await;
+}
+
+/// A body of `count` pieces whose length is not declared.
+fn futures_of(piece: Vec<u8>, count: usize) -> Body {
+    struct Pieces(Vec<u8>, usize);
+    impl hyper::body::Body for Pieces {
+        type Data = hyper::body::Bytes;
+        type Error = std::convert::Infallible;
+        fn poll_frame(
+            mut self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<hyper::body::Frame<Self::Data>, Self::Error>>> {
+            self.1 = match self.1.checked_sub(1) {
+                Some(left) => left,
+                None => return std::task::Poll::Ready(None),
+            };
+            std::task::Poll::Ready(Some(Ok(hyper::body::Frame::data(self.0.clone().into()))))
+        }
+    }
+    Body::new(Pieces(piece, count))
+}
+
+#[tokio::test]
+async fn health_and_readiness_are_told_apart() {
+    let service = Service::new(Store::memory(1_000), MAX_BODY_BYTES);
+    let get = |path: &str| {
+        let request = Request::get(path).body(Body::empty()).expect("valid");
+        router(Arc::clone(&service)).oneshot(request)
+    };
+    assert_eq!(get("/readyz").await.expect("infallible").status(), StatusCode::OK);
+    service.stop();
+    assert_eq!(get("/healthz").await.expect("infallible").status(), StatusCode::OK);
+    let response = get("/readyz").await.expect("infallible");
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(response.headers().get(MARKER_HEADER).expect("the marker"), "1");
+    assert!(String::from_utf8_lossy(&body_of(response).await).contains("\"code\":\"stopping\""));
+}
+
+#[tokio::test]
+async fn a_stop_lets_a_request_under_way_finish() {
+    let server = start_tcp().await;
+    let mut stream = TcpStream::connect(&server.address).await.expect("connected");
+    let silent = TcpStream::connect(&server.address).await.expect("connected");
+    let (begin, end) = GOLDEN.split_at(GOLDEN.len() / 2);
+    let head = format!(
+        "POST /v1/take HTTP/1.1\r\nhost: sluice\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
+        GOLDEN.len()
+    );
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    // The server asks for the body: so the request is known to be under way.
+    let mut asked = [0; 25];
+    stream.read_exact(&mut asked).await.expect("asked for the body");
+    assert_eq!(&asked, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(begin.as_bytes()).await.expect("sent");
+
+    server.stop.send(()).expect("still serving");
+    support::wait_until("the port to be closed", async || TcpStream::connect(&server.address).await.is_err())
+        .await;
+    assert!(!server.ended.is_finished(), "the request was not waited for");
+    stream.write_all(end.as_bytes()).await.expect("sent");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.expect("answered, and closed");
+    assert!(response.starts_with("HTTP/1.1 200 OK"), "{response}");
+    assert!(response.contains("\"remaining\":59"), "{response}");
+    assert!(server.ended.await.expect("no panic"), "every request was answered");
+    drop(silent);
+}

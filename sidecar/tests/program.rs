@@ -1,0 +1,100 @@
+//! The program as an operator meets it: its exit codes and what it says.
+
+mod support;
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    net::TcpListener,
+    process::{Command, Output, Stdio},
+};
+
+fn sluice(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+    command.env_clear().args(arguments).envs(environment.iter().copied());
+    command.output().expect("the program runs")
+}
+
+/// It exits with `code` and says all of `words`; what it said.
+fn assert_exit(output: &Output, code: i32, words: &[&str]) -> String {
+    let said =
+        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    for word in words {
+        assert!(said.contains(word), "{word:?} is missing in: {said}");
+    }
+    said
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    let words = ["--listen", "SLUICE_LISTEN", "REDIS_URL", "Exit codes", "64", "/readyz", "40ms"];
+    let secret = [("REDIS_URL", "redis://:hunter2@redis.internal")];
+    let said = assert_exit(&sluice(&["--help"], &secret), 0, &words);
+    assert!(!said.contains("hunter2"), "the help shows a password");
+    assert_exit(&sluice(&["--version"], &[]), 0, &["sluice 0."]);
+}
+
+#[test]
+fn a_wrong_configuration_ends_with_64_and_says_what_would_be_right() {
+    let wrong: &[(&[&str], &[&str])] = &[
+        (&["--lisen", "127.0.0.1:0"], &["--lisen", "--listen"]),
+        (&["--listen", "localhost"], &["--listen", "\"localhost\"", "127.0.0.1:9090"]),
+        (&["--listen", "127.0.0.1:0,unix:"], &["\"unix:\""]),
+        (&["--redis-timeout", "50"], &["--redis-timeout", "\"50\"", "50ms"]),
+        (&["--shutdown-grace", "0s"], &["--shutdown-grace", "above zero"]),
+        (&["--memory-max-buckets", "0"], &["--memory-max-buckets", "above zero"]),
+        (&["--max-body-bytes", "many"], &["--max-body-bytes", "many"]),
+        (&["--log", "sluice=loud"], &["--log", "sluice=loud", "info"]),
+        (&["--log-format", "xml"], &["--log-format", "text", "json"]),
+        (&["--redis-url", "http://redis"], &["--redis-url", "\"http\"", "redis://"]),
+        (&["--redis-url", "rediss://redis"], &["--redis-url", "TLS"]),
+    ];
+    for (arguments, words) in wrong {
+        assert_exit(&sluice(arguments, &[]), 64, words);
+    }
+}
+
+#[test]
+fn an_empty_redis_url_is_not_taken_for_none() {
+    assert_exit(&sluice(&[], &[("REDIS_URL", "")]), 64, &["REDIS_URL", "it is empty"]);
+}
+
+#[test]
+fn a_wrong_redis_url_does_not_leak_its_password() {
+    for url in
+        ["redis://shop:hunter2@redis:port", "http://shop:hunter2@redis", "redis://shop:hunter2@redis/base"]
+    {
+        let said = assert_exit(&sluice(&[], &[("REDIS_URL", url)]), 64, &["REDIS_URL", "redis://[user"]);
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+}
+
+#[test]
+fn a_port_in_use_ends_with_1_and_names_it() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("its address").to_string();
+    assert_exit(&sluice(&["--listen", &address], &[]), 1, &[&address, "another process listens there"]);
+}
+
+#[test]
+fn sigterm_ends_it_with_0() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sluice"))
+        .env_clear()
+        .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let mut lines = BufReader::new(child.stderr.take().expect("piped"));
+    let mut line = String::new();
+    while !line.contains("listening") {
+        line.clear();
+        assert!(lines.read_line(&mut line).expect("a line") > 0, "it ended before it listened");
+    }
+    assert!(line.starts_with('{') && line.contains("\"address\":\"127.0.0.1:"), "{line}");
+    let status = Command::new("kill").arg(child.id().to_string()).status().expect("kill runs");
+    assert!(status.success());
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    let mut rest = String::new();
+    lines.read_to_string(&mut rest).expect("the rest");
+    assert!(rest.contains("every request was answered"), "{rest}");
+}

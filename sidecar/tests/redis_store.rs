@@ -1,0 +1,255 @@
+//! The Redis store when Redis is well, restarted, flushed, frozen or gone.
+
+mod support;
+
+use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
+
+use bucket::Limit;
+use contract::{FailureReason, Outcome, Verdict};
+use sluice::{
+    batch::{Ask, Batch, Take, bucket_key},
+    store::redis::{RedisAddress, RedisStore, Timeouts},
+};
+use support::{RedisServer, wait_until};
+use tokio::time::Instant;
+
+/// Generous, since the tests share a machine; where a timeout is the point, it is named.
+const TIMEOUTS: Timeouts = Timeouts { answer: Duration::from_secs(5), connect: Duration::from_secs(5) };
+const IMPATIENT: Timeouts =
+    Timeouts { answer: Duration::from_millis(100), connect: Duration::from_millis(200) };
+
+/// A machine that is busy with other tests may add this to a timeout.
+const SLACK: Duration = Duration::from_secs(2);
+
+async fn store(url: &str, timeouts: Timeouts) -> RedisStore {
+    RedisStore::start(RedisAddress::parse(url).expect("the URL is right"), timeouts).await
+}
+
+/// A bucket of `burst` tokens that refills once in a thousand days.
+fn ask(key: &str, burst: u64) -> Ask {
+    let limit = Limit::new(1, 86_400_000_000, burst).expect("valid");
+    Ask { bucket_key: bucket_key("test", "slow", key), limit, cost_tokens: 1 }
+}
+
+fn one(key: &str, burst: u64) -> Batch {
+    Batch { takes: vec![Take { buckets: vec![ask(key, burst)], refund: false }] }
+}
+
+async fn take(store: &RedisStore, key: &str, burst: u64) -> Verdict {
+    let mut answer = store.take(one(key, burst)).await.expect("not overloaded");
+    assert_eq!(answer.verdicts.len(), 1);
+    answer.verdicts.remove(0)
+}
+
+async fn remaining(store: &RedisStore, key: &str, burst: u64) -> Option<u64> {
+    match take(store, key, burst).await {
+        Verdict::Allowed(buckets) => Some(buckets[0].remaining),
+        _ => None,
+    }
+}
+
+const FAILED: Verdict = Verdict::Failed(FailureReason::StoreUnavailable);
+
+#[tokio::test]
+async fn two_sidecars_share_one_bucket() {
+    let server = RedisServer::start();
+    let (first, second) = (store(&server.url(), TIMEOUTS).await, store(&server.url(), TIMEOUTS).await);
+    assert_eq!(remaining(&first, "a", 3).await, Some(2));
+    assert_eq!(remaining(&second, "a", 3).await, Some(1));
+    assert_eq!(remaining(&first, "a", 3).await, Some(0));
+    let Verdict::Denied(buckets) = take(&second, "a", 3).await else { panic!("a fourth token of three") };
+    assert_eq!(buckets[0].outcome, Outcome::Denied);
+}
+
+#[tokio::test]
+async fn many_at_once_get_exactly_the_burst_and_share_runs() {
+    const BURST: u64 = 500;
+    let server = RedisServer::start();
+    let store = Arc::new(store(&server.url(), TIMEOUTS).await);
+    let tasks = (0..64).map(|_| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move {
+            let mut allowed = 0;
+            for _ in 0..16 {
+                match take(&store, "hot", BURST).await {
+                    Verdict::Allowed(_) => allowed += 1,
+                    Verdict::Denied(_) => {}
+                    Verdict::Failed(reason) => panic!("{reason:?}"),
+                }
+            }
+            allowed
+        })
+    });
+    let mut allowed = 0;
+    for task in tasks.collect::<Vec<_>>() {
+        allowed += task.await.expect("no panic");
+    }
+    assert_eq!(allowed, BURST);
+    let runs = server.calls("evalsha");
+    assert!(
+        runs < 64 * 16 / 4,
+        "1024 takes of 64 tasks were decided in {runs} runs: they did not share them"
+    );
+}
+
+#[tokio::test]
+async fn a_request_of_more_buckets_than_a_run_holds_is_decided_in_order() {
+    let server = RedisServer::start();
+    let store = store(&server.url(), TIMEOUTS).await;
+    let take = |nth: usize| {
+        let mut buckets: Vec<Ask> = (0..15).map(|key| ask(&format!("{nth}-{key}"), 9)).collect();
+        buckets.push(ask("shared", 500));
+        Take { buckets, refund: false }
+    };
+    let batch = Batch { takes: (0..1024).map(take).collect() };
+    let answer = store.take(batch).await.expect("not overloaded");
+    let allowed = |verdict: &Verdict| matches!(verdict, Verdict::Allowed(_));
+    assert!(answer.verdicts[..500].iter().all(allowed), "the first 500 takes have room");
+    assert!(!answer.verdicts[500..].iter().any(allowed), "and no other");
+    assert_eq!(answer.verdicts.len(), 1024);
+    assert_eq!(server.calls("evalsha"), 16);
+}
+
+#[tokio::test]
+async fn a_script_that_redis_forgot_is_sent_again() {
+    let server = RedisServer::start();
+    let store = store(&server.url(), TIMEOUTS).await;
+    assert_eq!(remaining(&store, "a", 9).await, Some(8));
+    let () = redis::cmd("SCRIPT").arg("FLUSH").query(&mut server.connection()).expect("flushed");
+    assert_eq!(remaining(&store, "a", 9).await, Some(7), "decided, and once");
+    assert_eq!((server.calls("eval"), server.calls("evalsha")), (1, 2));
+    assert_eq!(remaining(&store, "a", 9).await, Some(6));
+    assert_eq!(server.calls("eval"), 1, "it is known again by its name");
+}
+
+#[tokio::test]
+async fn a_restarted_redis_is_used_again() {
+    let server = RedisServer::start();
+    let store = store(&server.url(), TIMEOUTS).await;
+    assert_eq!(remaining(&store, "a", 9).await, Some(8));
+    let port = server.kill();
+    wait_until("the loss to be noticed without a request", async || store.ready().is_err()).await;
+    let server = RedisServer::start_on(port);
+    wait_until("the connection to come back without a request", async || store.ready().is_ok()).await;
+    assert_eq!(remaining(&store, "a", 9).await, Some(8), "what Redis lost is forgotten, and nothing else");
+    drop(server);
+}
+
+#[tokio::test]
+async fn a_connection_that_was_closed_while_idle_costs_no_take() {
+    let server = RedisServer::start();
+    let store = store(&server.url(), TIMEOUTS).await;
+    assert_eq!(remaining(&store, "a", 9).await, Some(8));
+    for taken in 1..=3 {
+        let mut admin = server.connection();
+        let () = redis::cmd("CLIENT")
+            .arg("KILL")
+            .arg("TYPE")
+            .arg("normal")
+            .arg("SKIPME")
+            .arg("yes")
+            .query(&mut admin)
+            .expect("killed");
+        let noticed = async {
+            while store.ready().is_ok() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(SLACK, noticed).await.expect("the loss is noticed");
+        assert_eq!(remaining(&store, "a", 9).await, Some(8 - taken));
+    }
+}
+
+#[tokio::test]
+async fn a_redis_that_is_gone_fails_takes_at_once() {
+    let server = RedisServer::start();
+    let store = store(&server.url(), IMPATIENT).await;
+    assert_eq!(remaining(&store, "a", 9).await, Some(8));
+    server.kill();
+    wait_until("the loss to be noticed", async || store.ready().is_err()).await;
+    let reason = store.ready().expect_err("down");
+    assert!(reason.starts_with("Redis at 127.0.0.1:"), "{reason}");
+    let started = Instant::now();
+    for _ in 0..200 {
+        assert_eq!(take(&store, "a", 9).await, FAILED);
+    }
+    assert!(started.elapsed() < SLACK, "200 takes waited {:?} for a Redis that is gone", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_redis_that_is_down_at_the_start_is_used_once_it_is_up() {
+    let port = support::free_port();
+    let store = store(&format!("redis://127.0.0.1:{port}"), IMPATIENT).await;
+    assert!(store.ready().is_err());
+    assert_eq!(take(&store, "a", 9).await, FAILED);
+    let _server = RedisServer::start_on(port);
+    wait_until("the connection", async || store.ready().is_ok()).await;
+    assert_eq!(remaining(&store, "a", 9).await, Some(8));
+}
+
+#[tokio::test]
+async fn a_frozen_redis_fails_takes_in_time_and_hears_none_twice() {
+    let server = RedisServer::start();
+    let store = store(&server.url(), IMPATIENT).await;
+    assert_eq!(remaining(&store, "a", 9).await, Some(8));
+    server.freeze();
+    let started = Instant::now();
+    assert_eq!(take(&store, "a", 9).await, FAILED);
+    assert!(started.elapsed() < IMPATIENT.answer + SLACK, "failed after {:?}", started.elapsed());
+    wait_until("the link to be given up", async || store.ready().is_err()).await;
+    assert_eq!(take(&store, "a", 9).await, FAILED);
+    server.thaw();
+    wait_until("the connection to come back", async || store.ready().is_ok()).await;
+    // The first take may have been executed after all, which is why it was not sent again.
+    let left = remaining(&store, "a", 9).await.expect("allowed");
+    let runs = server.calls("evalsha");
+    assert!(runs <= 3, "three runs were sent, and {runs} were heard");
+    assert_eq!(left, 9 - runs, "every run that was heard took one token");
+}
+
+#[tokio::test]
+async fn a_take_that_nobody_waits_for_is_not_sent() {
+    let server = RedisServer::start();
+    let store = store(&server.url(), TIMEOUTS).await;
+    // Polled once, so that it waits in the queue, and then given up: the worker has not run in between.
+    let mut waiting = Box::pin(store.take(one("a", 9)));
+    let polled = poll_fn(|context| Poll::Ready(waiting.as_mut().poll(context))).await;
+    assert!(polled.is_pending());
+    drop(waiting);
+    assert_eq!(remaining(&store, "a", 9).await, Some(8), "only this one took");
+}
+
+#[tokio::test]
+async fn a_redis_without_memory_fails_takes_and_keeps_the_link() {
+    let server = RedisServer::start();
+    let store = store(&server.url(), TIMEOUTS).await;
+    let mut admin = server.connection();
+    let mut limit_memory = |bytes: &str| {
+        let set: redis::RedisResult<()> =
+            redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(bytes).query(&mut admin);
+        set.expect("set");
+    };
+    limit_memory("1");
+    assert_eq!(take(&store, "a", 9).await, FAILED);
+    assert!(store.ready().is_ok(), "the link is as good as before");
+    limit_memory("0");
+    assert_eq!(remaining(&store, "a", 9).await, Some(8), "what was refused took nothing");
+}
+
+#[tokio::test]
+async fn a_primary_that_becomes_a_replica_is_left() {
+    let server = RedisServer::start();
+    let store = store(&server.url(), TIMEOUTS).await;
+    let mut admin = server.connection();
+    let () =
+        redis::cmd("REPLICAOF").arg("127.0.0.1").arg(support::free_port()).query(&mut admin).expect("told");
+    assert_eq!(take(&store, "a", 9).await, FAILED);
+    wait_until("the replica to be left", async || store.ready().is_err()).await;
+    wait_until("its state to be told", async || {
+        store.ready().is_err_and(|reason| reason.contains("it is a replica"))
+    })
+    .await;
+    let () = redis::cmd("REPLICAOF").arg("NO").arg("ONE").query(&mut admin).expect("told");
+    wait_until("the primary to be used", async || store.ready().is_ok()).await;
+    assert_eq!(remaining(&store, "a", 9).await, Some(8));
+}
