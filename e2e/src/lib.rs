@@ -12,6 +12,9 @@ pub use impostor::Impostor;
 /// Long against a slow machine, short against a person's patience.
 pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
 
+/// Arguments of a sidecar whose waits no slow machine outlasts by accident; shorter than the timeout of [`strict`].
+pub const PATIENT: [&str; 2] = ["--redis-timeout", "4s"];
+
 /// A filter configuration that fails closed, with a timeout that no slow machine meets by accident: a test that
 /// counts what passes must not count what passed undecided.
 #[must_use]

@@ -74,7 +74,7 @@ fn fleet_with(configuration: Value) -> Fleet {
 
 #[test]
 fn json_in_a_string_value_is_read_like_a_struct() {
-    let text = strict(&json!([by_api_key("one", "1 per day", 3_000_000_000)])).to_string();
+    let text = strict(&json!([by_api_key("one", "1 per second", 3_000_000_000)])).to_string();
     for padding in ["", "\n  "] {
         let fleet = fleet_with(json!({
             "@type": "type.googleapis.com/google.protobuf.StringValue",
@@ -88,7 +88,7 @@ fn json_in_a_string_value_is_read_like_a_struct() {
 #[test]
 fn numbers_that_yaml_turns_into_strings_are_read() {
     // 3,000,000,000 is beyond 32 bits: on its way through YAML to a Struct it becomes a string.
-    let configuration = strict(&json!([by_api_key("one", "1 per day", 3_000_000_000)]));
+    let configuration = strict(&json!([by_api_key("one", "1 per second", 3_000_000_000)]));
     let fleet = Fleet::builder().filter_configuration(configuration).start().expect("a fleet");
     let answer = http::get("/").send(fleet.envoy(0).addr()).expect("an answer");
     assert_eq!(answer.header("x-ratelimit-limit"), Some("3000000000"));
@@ -120,6 +120,7 @@ fn an_update_rules_and_a_wrong_one_leaves_the_old_in_force() {
     listener["address"] = json!({"socket_address": {"address": "127.0.0.1", "port_value": addr.port()}});
     write_listener(&file, &listener);
     config.without_filters().expect("a router is left");
+    config.tree()["node"] = json!({"id": "test", "cluster": "test"});
     config.tree()["dynamic_resources"] = json!({"lds_config": {"path_config_source": {
         "path": file, "watched_directory": {"path": run.path()},
     }}});

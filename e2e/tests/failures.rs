@@ -7,22 +7,22 @@ use fleet::{Config, Endpoint, Fleet, FleetBuilder, Ready, Store, eventually, htt
 use serde_json::{Value, json};
 
 /// The timeout of a callout in these tests.
-const TIMEOUT: Duration = Duration::from_millis(200);
+const TIMEOUT: Duration = Duration::from_millis(400);
 
 /// No request waits longer: one timeout behind the callout that is on its way, one for its own, and as much again
 /// for a slow machine.
-const BOUND: Duration = Duration::from_millis(200 * 4);
+const BOUND: Duration = Duration::from_millis(400 * 4);
 
 fn configuration(on_error: &str) -> Value {
     json!({
-        "sidecar": {"cluster": "sluice", "timeout": "200ms"},
+        "sidecar": {"cluster": "sluice", "timeout": "400ms"},
         "on_error": on_error,
         "policies": [by_api_key("all", "1 per day", 1_000)],
     })
 }
 
 fn fleet(on_error: &str) -> FleetBuilder {
-    Fleet::builder().filter_configuration(configuration(on_error))
+    Fleet::builder().filter_configuration(configuration(on_error)).sidecar_args(["--redis-timeout", "200ms"])
 }
 
 /// Sends a request, and checks that it waited no longer than promised.

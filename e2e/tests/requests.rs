@@ -3,17 +3,20 @@
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use e2e::{PATIENCE, by_api_key, strict};
-use fleet::{Fleet, Store, eventually, http};
+use e2e::{PATIENCE, PATIENT, by_api_key, strict};
+use fleet::{Fleet, FleetBuilder, Store, eventually, http};
 use serde_json::{Value, json};
 
-fn fleet(policies: &Value) -> Fleet {
+fn builder(policies: &Value) -> FleetBuilder {
     Fleet::builder()
         .concurrency(2)
         .store(Store::Redis)
         .filter_configuration(strict(policies))
-        .start()
-        .expect("a fleet")
+        .sidecar_args(PATIENT)
+}
+
+fn fleet(policies: &Value) -> Fleet {
+    builder(policies).start().expect("a fleet")
 }
 
 /// A limit by address that every request below meets; so each of them is asked for at the sidecar.
@@ -102,10 +105,10 @@ fn header_values_that_are_not_utf8_are_limited_like_any_other() {
 
 #[test]
 fn a_connect_without_a_path_is_decided() {
-    let builder = Fleet::builder().store(Store::Redis).filter_configuration(strict(&json!([
+    let builder = builder(&json!([
         {"name": "path", "match": {"path": {"prefix": "/"}}, "key": [], "limit": "1 per day"},
         by_api_key("all", "1 per day", 1),
-    ])));
+    ]));
     let fleet = builder
         .adjust(|config| {
             let manager = config.connection_manager()?;
@@ -133,11 +136,7 @@ fn a_connect_without_a_path_is_decided() {
 
 #[test]
 fn a_websocket_is_decided_once_and_then_left_alone() {
-    let builder = Fleet::builder().store(Store::Redis).filter_configuration(strict(&json!([by_api_key(
-        "one",
-        "1 per day",
-        1
-    )])));
+    let builder = builder(&json!([by_api_key("one", "1 per day", 1)]));
     let fleet = builder
         .adjust(|config| {
             config.connection_manager()?["upgrade_configs"] = json!([{"upgrade_type": "websocket"}]);

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use e2e::{Client, by_api_key, strict};
+use e2e::{Client, PATIENT, by_api_key, strict};
 use fleet::{Fleet, FleetBuilder, Store, Transport, http};
 use serde_json::json;
 
@@ -13,7 +13,7 @@ const CONNECTIONS: usize = 64;
 const REQUESTS: usize = 5_000;
 
 fn fleet(policies: &serde_json::Value) -> FleetBuilder {
-    Fleet::builder().envoys(3).concurrency(2).filter_configuration(strict(policies))
+    Fleet::builder().envoys(3).concurrency(2).filter_configuration(strict(policies)).sidecar_args(PATIENT)
 }
 
 fn addrs(fleet: &Fleet) -> Vec<SocketAddr> {

@@ -89,14 +89,13 @@ pub fn buffer(kind: BufferType, max: usize) -> Result<Vec<u8>, Refused> {
     }
 }
 
-/// The first value of a header. Envoy gives an empty value for a header that is not there in some maps and a
-/// status in others; `None` in both.
+/// The first value of a header; `None` where it is not there, which is not the same as empty.
 pub fn header(map: MapType, name: &str) -> Option<Vec<u8>> {
     let (mut data, mut size) = (std::ptr::null_mut(), 0);
     // SAFETY: as above.
     unsafe {
         let status = proxy_get_header_map_value(map as u32, name.as_ptr(), name.len(), &mut data, &mut size);
-        (status == OK && !data.is_null()).then(|| owned(data, size))
+        (status == OK).then(|| owned(data, size))
     }
 }
 
@@ -114,7 +113,7 @@ pub fn property(path: &str) -> Option<Vec<u8>> {
     // SAFETY: as above.
     unsafe {
         let status = proxy_get_property(path.as_ptr(), path.len(), &mut data, &mut size);
-        (status == OK && !data.is_null()).then(|| owned(data, size))
+        (status == OK).then(|| owned(data, size))
     }
 }
 
