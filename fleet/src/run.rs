@@ -8,12 +8,16 @@ use std::{
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use crate::{Error, Result, tools};
 
 /// A Unix socket's path may have 107 bytes, whatever a file system allows.
 const LONGEST_SOCKET_PATH: usize = 100;
+
+/// Long enough to look into a failure, and far longer than any run.
+const KEPT_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
 static RUNS: AtomicU32 = AtomicU32::new(0);
 
@@ -33,6 +37,9 @@ impl RunDir {
     /// Makes `target/sluice/run-<pid>-<n>`.
     pub fn new() -> Result<Self> {
         let number = RUNS.fetch_add(1, Ordering::Relaxed);
+        if number == 0 {
+            forget_old_runs();
+        }
         let path = tools::state_dir().join(format!("run-{}-{number}", std::process::id()));
         match fs::remove_dir_all(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -84,6 +91,18 @@ impl Drop for Inner {
             eprintln!("the logs and configurations of this run are kept in {}", self.path.display());
         } else if let Err(error) = fs::remove_dir_all(&self.path) {
             eprintln!("could not remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// Removes what runs that failed, or were killed, have left here more than a day ago.
+fn forget_old_runs() {
+    let entries = fs::read_dir(tools::state_dir()).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("run-")) {
+        let changed = entry.metadata().and_then(|data| data.modified()).ok();
+        if changed.and_then(|at| at.elapsed().ok()).is_some_and(|age| age > KEPT_FOR) {
+            // Another process may be doing the same; whoever comes later finds nothing.
+            let _ = fs::remove_dir_all(entry.path());
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that must pass, in the order in which a mistake is found soonest.
 
 use std::{
-    process::Command,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -52,9 +52,13 @@ fn run_steps(filters: &[String], done: &mut Vec<Done>) -> Result<(), Failure> {
     let redis_server = step("redis-server", done, || Ok(tools::redis_server()?))?;
     let mut programs = Programs { redis_server: Some(redis_server), ..Programs::default() };
     let packages: Vec<&str> = CRATES.iter().flat_map(|name| ["--package", name]).collect();
+    let native = [&["test"], &packages[..]].concat();
+    let real = ["test", "--package", "sluice-e2e"];
+    if !filters.is_empty() && count(&native, filters)? + count(&real, filters)? == 0 {
+        return Err(format!("no test has a name that contains one of {filters:?}").into());
+    }
     step("unit, property and differential tests", done, || {
-        let arguments = [&["test"], &packages[..], &["--"], &borrowed(filters)[..]].concat();
-        cargo(&arguments, &programs)
+        cargo(&[&native[..], &["--"], &borrowed(filters)[..]].concat(), &programs)
     })?;
 
     programs.envoy = Some(step("Envoy", done, || Ok(tools::envoy()?))?);
@@ -62,9 +66,20 @@ fn run_steps(filters: &[String], done: &mut Vec<Done>) -> Result<(), Failure> {
     programs.sluice = Some(step("build of the sidecar", done, || Ok(artifacts::sidecar()?))?);
     step("tests on real Envoys", done, || {
         // Each of these tests runs several processes, some with deadlines of milliseconds, so they take turns.
-        let run = ["test", "--package", "sluice-e2e", "--", "--test-threads=1"];
-        cargo(&[&run[..], &borrowed(filters)[..]].concat(), &programs)
+        cargo(&[&real[..], &["--", "--test-threads=1"], &borrowed(filters)[..]].concat(), &programs)
     })
+}
+
+/// How many tests the filters select: a misspelt one would pass without having run anything.
+fn count(run: &[&str], filters: &[String]) -> Result<usize, Failure> {
+    let arguments = [run, &["--quiet", "--", "--list"], &borrowed(filters)[..]].concat();
+    let mut command = Command::new(artifacts::cargo());
+    command.args(&arguments).current_dir(tools::workspace()).stderr(Stdio::inherit());
+    let output = command.output()?;
+    if !output.status.success() {
+        return Err(format!("`cargo {}` failed, see above", arguments.join(" ")).into());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).lines().filter(|line| line.ends_with(": test")).count())
 }
 
 fn borrowed(words: &[String]) -> Vec<&str> {
