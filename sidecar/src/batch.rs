@@ -174,7 +174,7 @@ fn valid_take(domain: &str, take: usize, asked: &contract::Take<'_>) -> Result<T
     let mut buckets: Vec<Ask> = Vec::with_capacity(found);
     for (bucket, asked) in asked.buckets.iter().enumerate() {
         let ask = valid_ask(domain, take, bucket, asked)?;
-        // At most 16 buckets: looking at each pair is quicker than a set.
+        // Few buckets as a rule, and 64 at most: looking at each pair is quicker than a set.
         if let Some(first) = buckets.iter().position(|other| other.bucket_key == ask.bucket_key) {
             return Err(InvalidBatch::DuplicateBucket { take, bucket, first });
         }
@@ -204,8 +204,7 @@ pub fn bucket_key(domain: &str, policy: &str, key: &str) -> String {
 }
 
 fn check_name(name: &str, place: impl FnOnce() -> String) -> Result<(), InvalidBatch> {
-    let letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    if (1..=MAX_NAME_BYTES).contains(&name.len()) && name.bytes().all(letter) {
+    if contract::is_name(name) {
         return Ok(());
     }
     Err(InvalidBatch::InvalidName { place: place(), found: name.chars().take(MAX_NAME_BYTES).collect() })

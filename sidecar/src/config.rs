@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::store::redis::{RedisAddress, Timeouts};
 
@@ -14,6 +14,7 @@ Examples:
   sluice                                          one machine, nothing installed
   sluice --redis-url redis://redis.internal       many sidecars, one truth
   sluice --listen unix:/run/sluice/sluice.sock    for an Envoy on the same host
+  sluice health                                   is it ready? for containers, which have no curl
   curl -s 127.0.0.1:9090/v1/take -d '{\"domain\":\"shop\",\"takes\":[{\"buckets\":[{\"policy\":\"per-client\",
     \"key\":\"alice\",\"tokens\":60,\"period_us\":60000000,\"burst\":60,\"cost\":1}]}]}'
 
@@ -24,7 +25,7 @@ Paths:
 
 Exit codes:
   0   stopped by SIGTERM or SIGINT, everything answered
-  1   a listener could not be opened, or the process failed
+  1   a listener could not be opened, or the process failed; from health: not ready
   64  the command line or the environment is wrong";
 
 /// Decides rate limits for a fleet of Envoys: the sidecar that their sluice filter asks.
@@ -34,6 +35,10 @@ Exit codes:
 #[derive(Clone, Debug, Parser)]
 #[command(name = "sluice", version, after_help = AFTER_HELP, max_term_width = 110)]
 pub struct Args {
+    /// What to do instead of serving
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// Where to listen: IP:PORT or unix:/PATH; several are separated by commas or given by several flags
     #[arg(
         long,
@@ -78,6 +83,13 @@ pub struct Args {
     pub shutdown_grace: String,
 }
 
+/// What the binary does besides serving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Ask the sidecar that runs with the same --listen whether it is ready; exits with 0 or 1
+    Health,
+}
+
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -90,6 +102,8 @@ pub enum LogFormat {
 /// What is known to be right.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// What to do instead of serving.
+    pub command: Option<Command>,
     /// At least one.
     pub listen: Vec<ListenAddress>,
     /// Where buckets are kept.
@@ -159,6 +173,7 @@ impl TryFrom<Args> for Config {
             None => StoreConfig::Memory { max_buckets: args.memory_max_buckets },
         };
         Ok(Self {
+            command: args.command,
             listen: args.listen.iter().map(|written| listen_address(written)).collect::<Result<_, _>>()?,
             store,
             max_body_bytes: args.max_body_bytes,

@@ -8,5 +8,6 @@
 pub mod batch;
 pub mod clock;
 pub mod config;
+pub mod health;
 pub mod http;
 pub mod store;

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use sluice::{
-    config::{Args, Config, EXIT_USAGE, LogFormat, StoreConfig},
+    config::{Args, Command, Config, EXIT_USAGE, LogFormat, StoreConfig},
+    health,
     http::{ListenError, Listener, Service, serve::serve},
     store::{Store, redis::RedisStore},
 };
@@ -19,6 +20,9 @@ async fn main() -> ExitCode {
         Ok(config) => config,
         Err(exit) => return exit,
     };
+    if config.command == Some(Command::Health) {
+        return ask_health(&config);
+    }
     log(config.log_format, &config.log_filter);
     match run(config).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -39,6 +43,18 @@ fn read_config() -> Result<Config, ExitCode> {
         eprintln!("sluice: {error}");
         ExitCode::from(EXIT_USAGE)
     })
+}
+
+/// Of several listeners the first is asked: all are served by the same store.
+fn ask_health(config: &Config) -> ExitCode {
+    match config.listen.first().map(health::ask) {
+        Some(Ok(())) => ExitCode::SUCCESS,
+        Some(Err(error)) => {
+            eprintln!("sluice: {error}");
+            ExitCode::FAILURE
+        }
+        None => ExitCode::FAILURE,
+    }
 }
 
 fn log(format: LogFormat, filter: &str) {

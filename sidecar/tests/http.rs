@@ -186,7 +186,7 @@ async fn what_cannot_be_decided_is_refused_by_place() {
     refused_take("nothing_asked", |request| request.takes[1].buckets.clear()).await;
     refused_take("too_many_takes", |request| request.takes = vec![request.takes[1].clone(); 1025]).await;
     refused_take("too_many_buckets", |request| {
-        request.takes[1].buckets = (0..17)
+        request.takes[1].buckets = (0..=contract::MAX_BUCKETS)
             .map(|key| contract::BucketTake {
                 key: key.to_string().into(),
                 ..request.takes[1].buckets[0].clone()
@@ -229,12 +229,12 @@ async fn a_body_that_is_too_large_is_refused() {
         refused(post(vec![b' '; MAX_BODY_BYTES + 1]), StatusCode::PAYLOAD_TOO_LARGE, "body_too_large").await;
     assert!(reason.contains("1048576 bytes"), "{reason}");
     // Without a declared length it is read up to the bound and no further.
-    let pieces = futures_of(vec![b' '; 64 * 1024], 17);
+    let pieces = undeclared(vec![b' '; 64 * 1024], 17);
     refused(post(pieces), StatusCode::PAYLOAD_TOO_LARGE, "body_too_large").await;
 }
 
 /// A body of `count` pieces whose length is not declared.
-fn futures_of(piece: Vec<u8>, count: usize) -> Body {
+fn undeclared(piece: Vec<u8>, count: usize) -> Body {
     struct Pieces(Vec<u8>, usize);
     impl hyper::body::Body for Pieces {
         type Data = hyper::body::Bytes;
@@ -251,6 +251,24 @@ fn futures_of(piece: Vec<u8>, count: usize) -> Body {
         }
     }
     Body::new(Pieces(piece, count))
+}
+
+/// The clock is paused, and runs on to the next deadline where nothing else is left to do.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_never_ends_is_refused() {
+    struct Endless;
+    impl hyper::body::Body for Endless {
+        type Data = hyper::body::Bytes;
+        type Error = std::convert::Infallible;
+        fn poll_frame(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<hyper::body::Frame<Self::Data>, Self::Error>>> {
+            std::task::Poll::Pending
+        }
+    }
+    let reason = refused(post(Body::new(Endless)), StatusCode::REQUEST_TIMEOUT, "body_too_slow").await;
+    assert!(reason.contains("10s"), "{reason}");
 }
 
 #[tokio::test]

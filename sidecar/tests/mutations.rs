@@ -73,7 +73,11 @@ const MUTATIONS: &[(&str, &str, &str)] = &[
     ("time that goes back is taken off", "now > at[key] and (now - at[key])", "(now - at[key])"),
     ("a full bucket is kept", "elseif full_after and kept[key] then", "elseif false then"),
     ("a bucket's second change is lost", "    if change then\n", "    if change and not changed[key] then\n"),
-    ("what is out of range counts", "c and c < EXACT and u > 0 and u < EXACT and a < EXACT", "c and u > 0"),
+    (
+        "what is out of range counts",
+        "counts = c < EXACT and u > 0 and u < EXACT and a < EXACT",
+        "counts = u > 0",
+    ),
     ("what is malformed counts", "'^(%d+) (%d+) (%d+)$'", "'(%d+) (%d+) (%d+)'"),
     ("a refund is denied", "(allowed or refund) and 1 or 0", "allowed and 1 or 0"),
 ];

@@ -1,11 +1,9 @@
 //! The program as an operator meets it: its exit codes and what it says.
 
-mod support;
-
 use std::{
-    io::{BufRead, BufReader, Read},
-    net::TcpListener,
-    process::{Command, Output, Stdio},
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    process::{Child, ChildStderr, Command, Output, Stdio},
 };
 
 fn sluice(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
@@ -76,25 +74,70 @@ fn a_port_in_use_ends_with_1_and_names_it() {
     assert_exit(&sluice(&["--listen", &address], &[]), 1, &[&address, "another process listens there"]);
 }
 
+/// A sidecar that runs, and its log.
+struct Running {
+    child: Child,
+    log: BufReader<ChildStderr>,
+    address: String,
+}
+
+impl Running {
+    fn start() -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_sluice"))
+            .env_clear()
+            .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program runs");
+        let log = BufReader::new(child.stderr.take().expect("piped"));
+        let mut running = Self { child, log, address: String::new() };
+        let line: serde_json::Value =
+            serde_json::from_str(&running.wait_for_line("listening")).expect("JSON");
+        running.address = line["address"].as_str().expect("the address is logged").to_owned();
+        running
+    }
+
+    /// Reads the log up to a line that holds `words`.
+    fn wait_for_line(&mut self, words: &str) -> String {
+        let mut line = String::new();
+        while !line.contains(words) {
+            line.clear();
+            assert!(self.log.read_line(&mut line).expect("a line") > 0, "it ended before {words:?}");
+        }
+        line
+    }
+
+    fn terminate(&self) {
+        let status = Command::new("kill").arg(self.child.id().to_string()).status().expect("kill runs");
+        assert!(status.success());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 #[test]
 fn sigterm_ends_it_with_0() {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_sluice"))
-        .env_clear()
-        .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program runs");
-    let mut lines = BufReader::new(child.stderr.take().expect("piped"));
-    let mut line = String::new();
-    while !line.contains("listening") {
-        line.clear();
-        assert!(lines.read_line(&mut line).expect("a line") > 0, "it ended before it listened");
-    }
-    assert!(line.starts_with('{') && line.contains("\"address\":\"127.0.0.1:"), "{line}");
-    let status = Command::new("kill").arg(child.id().to_string()).status().expect("kill runs");
-    assert!(status.success());
-    assert_eq!(child.wait().expect("it ends").code(), Some(0));
-    let mut rest = String::new();
-    lines.read_to_string(&mut rest).expect("the rest");
-    assert!(rest.contains("every request was answered"), "{rest}");
+    let mut sluice = Running::start();
+    sluice.terminate();
+    sluice.wait_for_line("every request was answered");
+    assert_eq!(sluice.child.wait().expect("it ends").code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let mut sluice = Running::start();
+    let mut client = TcpStream::connect(&sluice.address).expect("connected");
+    let head = b"POST /v1/take HTTP/1.1\r\nhost: sluice\r\nexpect: 100-continue\r\ncontent-length: 9\r\n\r\n";
+    client.write_all(head).expect("sent");
+    client.read_exact(&mut [0; 25]).expect("asked for the body, so the request is under way");
+    sluice.terminate();
+    sluice.wait_for_line("stopping");
+    sluice.terminate();
+    sluice.wait_for_line("second signal");
+    assert_eq!(sluice.child.wait().expect("it ends").code(), Some(1));
 }

@@ -4,14 +4,23 @@ mod support;
 
 use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
+use axum::{
+    body::{Body, to_bytes},
+    http::{Request, StatusCode},
+};
 use bucket::Limit;
-use contract::{FailureReason, Outcome, Verdict};
+use contract::{FailureReason, Outcome, Refusal, TakeResponse, Verdict};
 use sluice::{
     batch::{Ask, Batch, Take, bucket_key},
-    store::redis::{RedisAddress, RedisStore, Timeouts},
+    http::{Service, router},
+    store::{
+        Store,
+        redis::{RedisAddress, RedisStore, Timeouts},
+    },
 };
 use support::{RedisServer, wait_until};
 use tokio::time::Instant;
+use tower::ServiceExt;
 
 /// Generous, since the tests share a machine; where a timeout is the point, it is named.
 const TIMEOUTS: Timeouts = Timeouts { answer: Duration::from_secs(5), connect: Duration::from_secs(5) };
@@ -252,4 +261,52 @@ async fn a_primary_that_becomes_a_replica_is_left() {
     let () = redis::cmd("REPLICAOF").arg("NO").arg("ONE").query(&mut admin).expect("told");
     wait_until("the primary to be used", async || store.ready().is_ok()).await;
     assert_eq!(remaining(&store, "a", 9).await, Some(8));
+}
+
+#[tokio::test]
+async fn more_than_may_wait_is_refused_and_takes_nothing() {
+    let server = RedisServer::start();
+    let store = store(&server.url(), TIMEOUTS).await;
+    // All are polled before the worker runs: so all wait, or are refused.
+    let mut waiting: Vec<_> = (0..1100).map(|_| Box::pin(store.take(one("a", 2000)))).collect();
+    let mut refused = 0;
+    poll_fn(|context| {
+        waiting.retain_mut(|take| match take.as_mut().poll(context) {
+            Poll::Pending => true,
+            Poll::Ready(answer) => {
+                assert!(answer.is_err(), "answered before it was sent");
+                refused += 1;
+                false
+            }
+        });
+        Poll::Ready(())
+    })
+    .await;
+    assert_eq!(refused, 1100 - 1024);
+    for take in waiting {
+        let answer = take.await.expect("was accepted");
+        assert!(matches!(answer.verdicts[..], [Verdict::Allowed(_)]));
+    }
+    assert_eq!(remaining(&store, "a", 2000).await, Some(2000 - 1024 - 1));
+}
+
+#[tokio::test]
+async fn a_redis_that_is_down_is_told_in_readyz_and_in_verdicts() {
+    let url = format!("redis://127.0.0.1:{}", support::free_port());
+    let app = router(Service::new(Store::Redis(store(&url, IMPATIENT).await), 1 << 20));
+    let get = Request::get("/readyz").body(Body::empty()).expect("valid");
+    let response = app.clone().oneshot(get).await.expect("infallible");
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let body = to_bytes(response.into_body(), 1 << 20).await.expect("a body");
+    let refusal: Refusal = serde_json::from_slice(&body).expect("a refusal");
+    assert_eq!(refusal.code, "store_unavailable");
+    assert!(refusal.reason.starts_with("Redis at 127.0.0.1:"), "{}", refusal.reason);
+
+    let golden = include_str!("../../contract/golden/take-request.json");
+    let post = Request::post("/v1/take").body(Body::from(golden)).expect("valid");
+    let response = app.oneshot(post).await.expect("infallible");
+    assert_eq!(response.status(), StatusCode::OK);
+    let body = to_bytes(response.into_body(), 1 << 20).await.expect("a body");
+    let response: TakeResponse = serde_json::from_slice(&body).expect("a response");
+    assert_eq!(response.verdicts, [FAILED, FAILED]);
 }

@@ -34,6 +34,10 @@ pub(super) enum ConnectError {
     TooOld(String),
     #[error("it is a replica, which takes no writes; name the primary")]
     Replica,
+    #[error(
+        "it is a node of a Redis Cluster, where one run cannot reach every bucket; name a Redis that stands alone"
+    )]
+    Cluster,
 }
 
 /// Why a run has no reply.
@@ -147,6 +151,9 @@ fn check_server(info: &str) -> Result<(), ConnectError> {
     if let Some(version) = field("redis_version").filter(|version| is_too_old(version)) {
         return Err(ConnectError::TooOld(version.to_owned()));
     }
+    if field("redis_mode") == Some("cluster") {
+        return Err(ConnectError::Cluster);
+    }
     if field("role") == Some("slave") {
         return Err(ConnectError::Replica);
     }
@@ -183,5 +190,6 @@ mod tests {
         }
         assert!(matches!(check_server(&info("6.0.20", "master")), Err(ConnectError::TooOld(_))));
         assert!(matches!(check_server(&info("7.0.15", "slave")), Err(ConnectError::Replica)));
+        assert!(matches!(check_server("redis_mode:cluster\r\n"), Err(ConnectError::Cluster)));
     }
 }
