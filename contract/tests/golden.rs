@@ -20,7 +20,7 @@ fn assert_round_trip<'a, T: Serialize + Deserialize<'a>>(golden: &'a str) -> T {
 fn a_request_is_read_and_written_as_committed() {
     let request: TakeRequest = assert_round_trip(REQUEST);
     assert_eq!(request.domain, "shop");
-    assert_eq!(request.takes[0].buckets[1].period_us, 60_000_000);
+    assert_eq!(request.takes[0].buckets[1].period_us, 12_000_000);
     assert!(!request.takes[0].refund && request.takes[1].refund);
     assert!(matches!(request.takes[0].buckets[0].key, Cow::Borrowed(_)), "a key is read without a copy");
 }

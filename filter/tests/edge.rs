@@ -46,14 +46,17 @@ struct Filter {
 
 impl Filter {
     fn start(on_error: &str) -> Self {
-        let config = json!({
+        Self::configured(&json!({
             "sidecar": {"cluster": "sluice"},
             "on_error": on_error,
             "policies": [
                 {"name": "all", "key": [{"header": "x-api-key"}], "limit": "1 per minute"},
                 {"name": "api", "match": {"path": {"prefix": "/api"}}, "key": ["client_address"], "limit": "1 per day"},
             ],
-        });
+        }))
+    }
+
+    fn configured(config: &Value) -> Self {
         let root = next_id();
         root_created(root);
         sluice_filter::start();
@@ -276,6 +279,52 @@ fn a_configuration_that_is_wrong_is_refused_and_told() {
         assert_eq!(host(|host| host.log.len()), 1, "one line says what is wrong");
     }
     assert!(host(|host| host.log[0].contains("policies[0].limit: invalid value: string \"often\"")));
+}
+
+/// The filter of the golden files: two limits on `/expensive`, three on `/three`.
+fn golden() -> Filter {
+    Filter::configured(&json!({
+        "sidecar": {"cluster": "sluice"},
+        "domain": "shop",
+        "on_error": "deny",
+        "policies": [
+            {"name": "per-client", "key": [{"header": "x-api-key"}], "limit": "60 per minute"},
+            {
+                "name": "expensive", "match": {"path": {"prefix": "/expensive"}},
+                "key": ["client_address"], "limit": "5 per minute",
+            },
+            {"name": "third", "match": {"path": {"prefix": "/three"}}, "key": [], "limit": "5 per minute"},
+            {"name": "other", "match": {"path": {"prefix": "/three"}}, "key": [], "limit": "5 per minute"},
+        ],
+    }))
+}
+
+#[test]
+fn the_filter_asks_as_the_golden_request_does() {
+    let mut filter = golden();
+    filter.arrive(request(Some("/expensive"), Some(b"alice")));
+    let asked: Value = host(|host| serde_json::from_slice(&host.callouts[0].body)).expect("JSON");
+    let golden: Value =
+        serde_json::from_str(include_str!("../../contract/golden/take-request.json")).expect("JSON");
+    assert_eq!((&asked["domain"], &asked["takes"][0]), (&golden["domain"], &golden["takes"][0]));
+    filter.finish();
+}
+
+#[test]
+fn the_filter_understands_the_golden_response() {
+    let mut filter = golden();
+    filter.arrive(request(Some("/"), None));
+    let requests = ["/", "/three", "/", "/"].map(|path| filter.arrive(request(Some(path), None)));
+    filter.deliver(decided(&[true]));
+    let body = include_bytes!("../../contract/golden/take-response.json").to_vec();
+    let callout = host(|host| host.callouts.remove(0));
+    host(|host| host.answer = Some((marked("200"), body.clone())));
+    callback(filter.root, || proxy_on_http_call_response(filter.root, callout.token, 2, body.len(), 0));
+    let replied = Event::Replied;
+    let expected = [Event::Resumed, replied(429), replied(503), replied(503)];
+    assert_eq!(host(|host| host.events.clone()), requests.into_iter().zip(expected).collect::<Vec<_>>());
+    filter.collect();
+    filter.finish();
 }
 
 /// What one request costs in calls into Envoy: a change here is a change of the filter's price.
