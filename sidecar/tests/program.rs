@@ -141,3 +141,12 @@ fn a_second_signal_ends_it_at_once() {
     sluice.wait_for_line("second signal");
     assert_eq!(sluice.child.wait().expect("it ends").code(), Some(1));
 }
+
+#[test]
+fn health_tells_whether_a_sidecar_is_ready() {
+    let running = Running::start();
+    assert_exit(&sluice(&["--listen", &running.address, "health"], &[]), 0, &[]);
+    let address = running.address.clone();
+    drop(running);
+    assert_exit(&sluice(&["--listen", &address, "health"], &[]), 1, &["no answer"]);
+}

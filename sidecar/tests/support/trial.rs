@@ -78,7 +78,8 @@ impl Trial {
             0..70 => self.run_and_compare(),
             70..88 => self.age(),
             88..92 => self.corrupt(),
-            92..97 => self.plant(),
+            92..95 => self.plant(),
+            95..97 => self.plant_for_conversion(),
             _ => self.forget(),
         }
     }
@@ -266,19 +267,39 @@ impl Trial {
             1 => limit.period_us(),
             _ => self.random.magnitude(53),
         };
-        let credits = match self.random.below(3) {
+        let credits = match self.random.below(4) {
+            // Just short of a token: the sums of a conversion are then at their largest.
+            2 => unit - self.random.magnitude(53).min(unit),
             0 => EXACT - 1 - self.random.below(3),
             1 => self.random.below(unit.saturating_mul(limit.burst_tokens()).clamp(1, EXACT)),
             _ => self.random.magnitude(53),
         };
         let (_, now_us) = self.stored();
         let at_us = now_us - self.random.magnitude(40).min(now_us);
-        let value = format!("{credits} {unit} {at_us}");
-        let () = redis::cmd("SET").arg(&key).arg(value).query(&mut self.redis).expect("Redis sets");
-        let bucket = Bucket::restore(credits, unit, at_us).expect("in range");
-        self.model.0.insert(key.clone(), Kept { bucket, full_at_us: u64::MAX });
-        self.expires_ms.remove(&key);
+        self.put(key, Bucket::restore(credits, unit, at_us).expect("in range"));
         Ok(())
+    }
+
+    /// Puts a bucket in place whose conversion needs all of 53 bits. It was counted in the future, so that no time
+    /// is credited and what was converted shows.
+    fn plant_for_conversion(&mut self) -> Result<(), Difference> {
+        let place = self.random.below(KEYS as u64) as usize;
+        let period_us = EXACT / 2 - 1 - self.random.below(1 << 40);
+        self.limits[place] = Limit::new(1, period_us, 1).expect("valid");
+        let unit = EXACT - 1 - self.random.below(1 << 40);
+        let credits = self.random.below(unit);
+        let (_, now_us) = self.stored();
+        let bucket = Bucket::restore(credits, unit, now_us + 1_000_000_000).expect("in range");
+        self.put(self.keys[place].clone(), bucket);
+        Ok(())
+    }
+
+    /// Keeps `bucket` forever, as if another limit had left it.
+    fn put(&mut self, key: String, bucket: Bucket) {
+        let value = format!("{} {} {}", bucket.credits(), bucket.unit(), bucket.at_us());
+        let () = redis::cmd("SET").arg(&key).arg(value).query(&mut self.redis).expect("Redis sets");
+        self.expires_ms.remove(&key);
+        self.model.0.insert(key, Kept { bucket, full_at_us: u64::MAX });
     }
 
     fn forget(&mut self) -> Result<(), Difference> {
@@ -342,6 +363,8 @@ fn any_limit(random: &mut Random) -> Limit {
             0..=3 => *random.choose(&USUAL),
             // The same unit with other tokens, where the elapsed time counts differently and nothing is converted.
             4 | 5 => (1 + random.below(50), 1_000_003, 1 + random.below(100)),
+            // The longest periods that are valid.
+            6 => (random.magnitude(53), EXACT / 2 - 1 - random.below(3), 1),
             _ => (random.magnitude(53), random.magnitude(52), random.magnitude(53)),
         };
         let Ok(least) = Limit::new(tokens, period_us, 1) else { continue };
