@@ -48,12 +48,17 @@ impl<T: Waiting> Batcher<T> {
         Ok(())
     }
 
+    /// Whether a batch may leave now, if anything waits.
+    pub fn may_send(&self) -> bool {
+        self.in_flight.len() < MAX_IN_FLIGHT
+    }
+
     /// The batch that may leave now, oldest first, and how many were dropped because nobody waits for them any
     /// more; an empty batch where nothing may leave.
     pub fn next(&mut self) -> (Vec<T>, usize) {
         let mut batch = Vec::new();
         let (mut buckets, mut dropped) = (0_usize, 0_usize);
-        if self.in_flight.len() >= MAX_IN_FLIGHT {
+        if !self.may_send() {
             return (batch, dropped);
         }
         while let Some(item) = self.waiting.pop_front() {

@@ -16,6 +16,28 @@ pub struct Stats {
     callout_failures: u32,
 }
 
+/// How the answers of a batch came out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    allowed: u32,
+    denied: u32,
+    failed_allowed: u32,
+    failed_denied: u32,
+}
+
+impl Tally {
+    /// One more answer.
+    pub fn add(&mut self, answer: &Answer) {
+        let count = match (&answer.quota, &answer.denial) {
+            (Some(_), None) => &mut self.allowed,
+            (Some(_), Some(_)) => &mut self.denied,
+            (None, None) => &mut self.failed_allowed,
+            (None, Some(_)) => &mut self.failed_denied,
+        };
+        *count = count.saturating_add(1);
+    }
+}
+
 impl Stats {
     /// Defines the counters. Each definition mints a new number, so this is done once, when configured.
     pub fn define() -> Self {
@@ -31,15 +53,12 @@ impl Stats {
         }
     }
 
-    /// A request got its answer.
-    pub fn answered(&self, answer: &Answer) {
-        let id = match (&answer.quota, &answer.denial) {
-            (Some(_), None) => self.allowed,
-            (Some(_), Some(_)) => self.denied,
-            (None, None) => self.failed_allowed,
-            (None, Some(_)) => self.failed_denied,
-        };
-        host::count(id, 1);
+    /// Requests got their answers.
+    pub fn answered(&self, tally: &Tally) {
+        host::count(self.allowed, tally.allowed);
+        host::count(self.denied, tally.denied);
+        host::count(self.failed_allowed, tally.failed_allowed);
+        host::count(self.failed_denied, tally.failed_denied);
     }
 
     /// Requests whose clients left before they were sent.

@@ -1,7 +1,8 @@
 //! The current request, as the policies see it: each thing is read from Envoy at most once, and only if asked for.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::OnceCell;
 
+use elsa::FrozenVec;
 use policy::Request;
 use proxy_wasm::types::MapType;
 
@@ -13,7 +14,14 @@ pub struct View {
     path: OnceCell<Option<Vec<u8>>>,
     method: OnceCell<Option<Vec<u8>>>,
     client_address: OnceCell<Option<Vec<u8>>>,
-    headers: RefCell<Vec<(String, Option<Vec<u8>>)>>,
+    /// Grows only, so that what was read can be lent for as long as the view lives.
+    headers: FrozenVec<Box<Header>>,
+}
+
+/// A header that was asked for, whether or not it is there.
+struct Header {
+    name: String,
+    value: Option<Vec<u8>>,
 }
 
 impl Request for View {
@@ -27,14 +35,13 @@ impl Request for View {
         self.method.get_or_init(|| host::header(MapType::HttpRequestHeaders, ":method")).as_deref()
     }
 
-    fn header(&self, name: &str) -> Option<Vec<u8>> {
-        let mut read = self.headers.borrow_mut();
-        if let Some((_, value)) = read.iter().find(|(known, _)| known == name) {
-            return value.clone();
-        }
-        let value = host::header(MapType::HttpRequestHeaders, name);
-        read.push((name.to_owned(), value.clone()));
-        value
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        let known = self.headers.iter().find(|header| header.name == name);
+        let header = known.unwrap_or_else(|| {
+            let value = host::header(MapType::HttpRequestHeaders, name);
+            self.headers.push_get(Box::new(Header { name: name.to_owned(), value }))
+        });
+        header.value.as_deref()
     }
 
     fn client_address(&self) -> Option<&[u8]> {

@@ -7,7 +7,7 @@ use policy::{Answer, Ask, Failure, Policies, Quota};
 use proxy_wasm::types::LogLevel;
 
 use crate::batch::{Batcher, Waiting};
-use crate::stats::Stats;
+use crate::stats::{Stats, Tally};
 use crate::{callout, host};
 
 /// Where answers are reported for the access log: `%FILTER_STATE(wasm.sluice:PLAIN)%`.
@@ -95,17 +95,18 @@ impl Worker {
         let asking = Rc::new(Asking { context_id, asks, phase, quota: Cell::new(None) });
         let pushed = self.batcher.borrow_mut().push(Rc::clone(&asking));
         if pushed.is_err() {
-            self.give(&asking, &self.policies.failed(&asking.asks, Failure::Overloaded));
-            return asking;
+            self.fail(std::slice::from_ref(&asking), Failure::Overloaded);
+        } else {
+            self.wake_root(context_id);
         }
-        self.wake_root(context_id);
         asking
     }
 
     /// Calls [`Worker::flush`] as the root context: both for the SDK, which notes the context that is active as the
     /// owner of a callout, and for Envoy. So a client that leaves takes nobody's answer with it.
     fn wake_root(&self, context_id: u32) {
-        if host::set_effective_context(self.root_id).is_ok() {
+        let may_send = self.batcher.borrow().may_send();
+        if may_send && host::set_effective_context(self.root_id).is_ok() {
             proxy_on_queue_ready(self.root_id, 0);
             let _stays = host::set_effective_context(context_id);
         }
@@ -123,7 +124,10 @@ impl Worker {
             match body.map(|body| callout::send(&self.policies, &body)) {
                 Some(Ok(token)) => return self.batcher.borrow_mut().sent(token, batch),
                 // What waits now fails on its own account: the next callout may find an endpoint again.
-                Some(Err(_)) | None => self.fail(&batch, Failure::NotSent),
+                Some(Err(_)) | None => {
+                    self.note(Some(Failure::NotSent));
+                    self.fail(&batch, Failure::NotSent);
+                }
             }
         }
     }
@@ -134,22 +138,27 @@ impl Worker {
         let batch = self.batcher.borrow_mut().arrived(token);
         let verdicts = callout::verdicts(batch.len(), num_headers, body_size);
         self.flush();
+        self.note(verdicts.as_ref().err().copied());
         match verdicts {
-            Ok(verdicts) => {
-                self.note(None);
-                for (asking, verdict) in batch.iter().zip(&verdicts) {
-                    self.give(asking, &self.policies.answer(&asking.asks, verdict));
-                }
-            }
+            Ok(verdicts) => self.give_all(&batch, |index, asks| match verdicts.get(index) {
+                Some(verdict) => self.policies.answer(asks, verdict),
+                None => self.policies.failed(asks, Failure::Unreadable),
+            }),
             Err(failure) => self.fail(&batch, failure),
         }
     }
 
     fn fail(&self, batch: &[Rc<Asking>], failure: Failure) {
-        self.note(Some(failure));
-        for asking in batch {
-            self.give(asking, &self.policies.failed(&asking.asks, failure));
+        self.give_all(batch, |_, asks| self.policies.failed(asks, failure));
+    }
+
+    /// Gives each of a batch its answer, and counts them together: adding to a counter is a call into Envoy.
+    fn give_all(&self, batch: &[Rc<Asking>], answer: impl Fn(usize, &[Ask]) -> Answer) {
+        let mut tally = Tally::default();
+        for (index, asking) in batch.iter().enumerate() {
+            self.give(asking, || answer(index, &asking.asks), &mut tally);
         }
+        self.stats.answered(&tally);
     }
 
     /// Counts a callout, and logs when they begin to fail and when they succeed again.
@@ -171,7 +180,7 @@ impl Worker {
     }
 
     /// Gives a request its answer: exactly one, and none where the client has left.
-    fn give(&self, asking: &Asking, answer: &Answer) {
+    fn give(&self, asking: &Asking, answer: impl FnOnce() -> Answer, tally: &mut Tally) {
         let paused = match asking.phase.get() {
             Phase::Arriving => false,
             Phase::Paused => true,
@@ -180,7 +189,8 @@ impl Worker {
         if host::set_effective_context(asking.context_id).is_err() {
             return;
         }
-        self.stats.answered(answer);
+        let answer = answer();
+        tally.add(&answer);
         // Without the report the access log lacks a word; the decision stands.
         let _unreported = host::set_filter_state(FILTER_STATE, &answer.report);
         match &answer.denial {

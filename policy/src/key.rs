@@ -7,6 +7,7 @@
 //! that miss it share one bucket. Long values are replaced by their SHA-256, so that no client decides how much
 //! memory its bucket takes.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -45,7 +46,8 @@ impl Key {
     }
 
     pub fn of(&self, request: &impl Request) -> String {
-        let mut key = String::new();
+        // Enough for most, so that it is allocated once.
+        let mut key = String::with_capacity(64);
         for choices in &self.parts {
             if !key.is_empty() {
                 key.push(',');
@@ -66,10 +68,10 @@ impl Key {
 }
 
 impl Part {
-    fn value(&self, request: &impl Request) -> Option<Vec<u8>> {
+    fn value<'a>(&self, request: &'a impl Request) -> Option<Cow<'a, [u8]>> {
         match self {
             Self::ClientAddress => request.client_address().map(client),
-            Self::Header(name) => request.header(name),
+            Self::Header(name) => request.header(name).map(Cow::Borrowed),
         }
     }
 
@@ -85,19 +87,19 @@ impl Part {
 }
 
 /// The client of an address: without the port, and of an IPv6 address its /64.
-fn client(address: &[u8]) -> Vec<u8> {
+fn client(address: &[u8]) -> Cow<'_, [u8]> {
     let ip = std::str::from_utf8(address).ok().and_then(|text| {
         text.parse::<SocketAddr>().map(|socket| socket.ip()).or_else(|_| text.parse::<IpAddr>()).ok()
     });
     match ip.map(|ip| ip.to_canonical()) {
-        Some(IpAddr::V4(v4)) => v4.to_string().into_bytes(),
+        Some(IpAddr::V4(v4)) => Cow::Owned(v4.to_string().into_bytes()),
         Some(IpAddr::V6(v6)) => {
             let mask = u128::MAX << (128 - IPV6_PREFIX_BITS);
             let network = Ipv6Addr::from_bits(v6.to_bits() & mask);
-            format!("{network}/{IPV6_PREFIX_BITS}").into_bytes()
+            Cow::Owned(format!("{network}/{IPV6_PREFIX_BITS}").into_bytes())
         }
         // A Unix socket or an internal listener: its name is all there is.
-        None => address.to_vec(),
+        None => Cow::Borrowed(address),
     }
 }
 
@@ -153,8 +155,8 @@ mod tests {
             None
         }
 
-        fn header(&self, name: &str) -> Option<Vec<u8>> {
-            if name == "a" { self.a.clone() } else { self.b.clone() }
+        fn header(&self, name: &str) -> Option<&[u8]> {
+            if name == "a" { self.a.as_deref() } else { self.b.as_deref() }
         }
 
         fn client_address(&self) -> Option<&[u8]> {

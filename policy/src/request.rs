@@ -9,7 +9,7 @@ pub trait Request {
     /// The method, such as `GET`.
     fn method(&self) -> Option<&[u8]>;
     /// The first value of a header; `name` is in lower case.
-    fn header(&self, name: &str) -> Option<Vec<u8>>;
+    fn header(&self, name: &str) -> Option<&[u8]>;
     /// The client's address as Envoy writes it: `192.0.2.1:4711`, `[2001:db8::1]:4711`, or the path of a socket.
     fn client_address(&self) -> Option<&[u8]>;
 }

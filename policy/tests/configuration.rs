@@ -21,8 +21,8 @@ impl Request for Sent<'_> {
         Some(self.method.as_bytes())
     }
 
-    fn header(&self, name: &str) -> Option<Vec<u8>> {
-        self.headers.iter().find(|(found, _)| *found == name).map(|(_, value)| value.as_bytes().to_vec())
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers.iter().find(|(found, _)| *found == name).map(|(_, value)| value.as_bytes())
     }
 
     fn client_address(&self) -> Option<&[u8]> {
