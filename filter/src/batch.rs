@@ -49,7 +49,7 @@ impl<T: Waiting> Batcher<T> {
     }
 
     /// Whether a batch may leave now, if anything waits.
-    pub fn may_send(&self) -> bool {
+    fn may_send(&self) -> bool {
         self.in_flight.len() < MAX_IN_FLIGHT
     }
 

@@ -4,9 +4,8 @@ use std::borrow::Cow;
 
 use contract::{BucketTake, MARKER_HEADER, TAKE_PATH, Take, TakeRequest, TakeResponse, VERSION, Verdict};
 use policy::{Ask, Failure, Policies};
-use proxy_wasm::types::{BufferType, MapType};
 
-use crate::host;
+use crate::host::{self, Buffer, HeaderMap};
 
 /// The largest answer that is read, in bytes: more than any answer to a batch of ours has.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
@@ -35,13 +34,13 @@ fn buckets<'a>(policies: &'a Policies, asks: &'a [Ask]) -> Vec<BucketTake<'a>> {
 /// Sends `body` to the sidecar; the token of the callout, or why it could not be sent.
 pub fn send(policies: &Policies, body: &[u8]) -> Result<u32, host::Refused> {
     let sidecar = policies.sidecar();
-    let headers = vec![
+    let headers = [
         (":method", "POST"),
         (":path", TAKE_PATH),
         (":authority", sidecar.cluster.as_str()),
         ("content-type", "application/json"),
     ];
-    host::http_call(&sidecar.cluster, headers, body, sidecar.timeout)
+    host::http_call(&sidecar.cluster, &headers, body, sidecar.timeout)
 }
 
 /// The verdicts of the callout that has just come back, one for each of `takes`.
@@ -52,15 +51,15 @@ pub fn verdicts(takes: usize, num_headers: usize, body_size: usize) -> Result<Ve
     if num_headers == 0 {
         return Err(Failure::Reset);
     }
-    let status = host::header(MapType::HttpCallResponseHeaders, ":status");
-    if host::header(MapType::HttpCallResponseHeaders, MARKER_HEADER).as_deref() != Some(VERSION.as_bytes()) {
+    let status = host::header(HeaderMap::CallResponse, ":status");
+    if host::header(HeaderMap::CallResponse, MARKER_HEADER).as_deref() != Some(VERSION.as_bytes()) {
         let timeout = status.as_deref() == Some(b"504");
         return Err(if timeout { Failure::Timeout } else { Failure::NoAnswer });
     }
     if status.as_deref() != Some(b"200") {
         return Err(Failure::Refused);
     }
-    let body = host::buffer(BufferType::HttpCallResponseBody, body_size.min(MAX_ANSWER_BYTES))
+    let body = host::buffer(Buffer::CallResponseBody, body_size.min(MAX_ANSWER_BYTES))
         .map_err(|_| Failure::Unreadable)?;
     let response: TakeResponse = serde_json::from_slice(&body).map_err(|_| Failure::Unreadable)?;
     if response.verdicts.len() == takes { Ok(response.verdicts) } else { Err(Failure::Unreadable) }

@@ -1,18 +1,39 @@
-//! Every call into Envoy.
+//! Every call into Envoy: the imports of the proxy-wasm ABI 0.2.1 that the filter needs, and no others.
 //!
-//! The SDK's own wrappers panic on a header that is not UTF-8 and on any status they do not expect, and a panic
-//! here takes the worker down. These give bytes, and a status as a `Result`. The one exception is the callout:
-//! only the SDK can note who owns it, see [`http_call`].
+//! They give bytes, since a client may send any, and a status as a `Result`, since a panic would take the worker down.
 
 use std::time::Duration;
 
-use proxy_wasm::types::{BufferType, LogLevel, MapType, MetricType, StreamType};
+/// A level of Envoy's log.
+#[derive(Clone, Copy, Debug)]
+pub enum LogLevel {
+    Info = 2,
+    Warn = 3,
+    Error = 4,
+}
+
+/// Headers, by whose they are.
+#[derive(Clone, Copy, Debug)]
+pub enum HeaderMap {
+    Request = 0,
+    Response = 2,
+    CallResponse = 6,
+}
+
+/// Bytes, by whose they are.
+#[derive(Clone, Copy, Debug)]
+pub enum Buffer {
+    CallResponseBody = 4,
+    PluginConfiguration = 7,
+}
 
 /// A status other than Ok that Envoy gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused(pub u32);
 
 const OK: u32 = 0;
+const COUNTER: u32 = 0;
+const REQUEST: u32 = 0;
 
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
@@ -51,6 +72,18 @@ unsafe extern "C" {
         headers_size: usize,
         grpc_status: i32,
     ) -> u32;
+    fn proxy_http_call(
+        cluster: *const u8,
+        cluster_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        body: *const u8,
+        body_size: usize,
+        trailers: *const u8,
+        trailers_size: usize,
+        timeout_ms: u32,
+        token: *mut u32,
+    ) -> u32;
     fn proxy_set_effective_context(context_id: u32) -> u32;
     fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
     fn proxy_increment_metric(id: u32, offset: i64) -> u32;
@@ -60,7 +93,7 @@ fn done(status: u32) -> Result<(), Refused> {
     if status == OK { Ok(()) } else { Err(Refused(status)) }
 }
 
-/// Bytes that Envoy allocated in our memory, through the SDK's allocator, and that are ours now.
+/// Bytes that Envoy allocated in our memory and that are ours now.
 ///
 /// # Safety
 /// `data` and `size` must be as Envoy filled them in: null, or one whole allocation by
@@ -69,7 +102,7 @@ unsafe fn owned(data: *mut u8, size: usize) -> Vec<u8> {
     if data.is_null() {
         return Vec::new();
     }
-    // SAFETY: the SDK allocates with a Vec whose capacity is exactly `size`.
+    // SAFETY: it was allocated by a Vec whose capacity is exactly `size`.
     unsafe { Vec::from_raw_parts(data, size, size) }
 }
 
@@ -80,7 +113,7 @@ pub fn log(level: LogLevel, message: &str) {
 }
 
 /// Up to `max` bytes of a buffer.
-pub fn buffer(kind: BufferType, max: usize) -> Result<Vec<u8>, Refused> {
+pub fn buffer(kind: Buffer, max: usize) -> Result<Vec<u8>, Refused> {
     let (mut data, mut size) = (std::ptr::null_mut(), 0);
     // SAFETY: Envoy fills in both, or neither.
     unsafe {
@@ -90,7 +123,7 @@ pub fn buffer(kind: BufferType, max: usize) -> Result<Vec<u8>, Refused> {
 }
 
 /// The first value of a header; `None` where it is not there, which is not the same as empty.
-pub fn header(map: MapType, name: &str) -> Option<Vec<u8>> {
+pub fn header(map: HeaderMap, name: &str) -> Option<Vec<u8>> {
     let (mut data, mut size) = (std::ptr::null_mut(), 0);
     // SAFETY: as above.
     unsafe {
@@ -100,7 +133,7 @@ pub fn header(map: MapType, name: &str) -> Option<Vec<u8>> {
 }
 
 /// Sets a header to one value.
-pub fn replace_header(map: MapType, name: &str, value: &str) -> Result<(), Refused> {
+pub fn replace_header(map: HeaderMap, name: &str, value: &str) -> Result<(), Refused> {
     // SAFETY: the pointers and sizes are those of live strings.
     done(unsafe {
         proxy_replace_header_map_value(map as u32, name.as_ptr(), name.len(), value.as_ptr(), value.len())
@@ -132,7 +165,7 @@ pub fn set_effective_context(context_id: u32) -> Result<(), Refused> {
 /// Lets the paused request of the effective context go on.
 pub fn resume_request() -> Result<(), Refused> {
     // SAFETY: takes a number only.
-    done(unsafe { proxy_continue_stream(StreamType::HttpRequest as u32) })
+    done(unsafe { proxy_continue_stream(REQUEST) })
 }
 
 /// Answers the request of the effective context. `details` becomes its response code details.
@@ -177,23 +210,39 @@ fn pairs(headers: &[(&str, &str)]) -> Vec<u8> {
     bytes
 }
 
-/// Sends a callout, and returns its token. The SDK notes the context that is active as its owner, and hands it the
-/// answer; so this must be called within a callback of the context that shall have it.
+/// Sends a callout, and returns its token. The effective context owns it, and gets the answer.
 pub fn http_call(
     cluster: &str,
-    headers: Vec<(&str, &str)>,
+    headers: &[(&str, &str)],
     body: &[u8],
     timeout: Duration,
 ) -> Result<u32, Refused> {
-    proxy_wasm::hostcalls::dispatch_http_call(cluster, headers, Some(body), Vec::new(), timeout)
-        .map_err(|status| Refused(status as u32))
+    let (headers, trailers) = (pairs(headers), pairs(&[]));
+    let timeout_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+    let mut token = 0;
+    // SAFETY: the pointers and sizes are those of live strings and vectors; Envoy fills in the token.
+    done(unsafe {
+        proxy_http_call(
+            cluster.as_ptr(),
+            cluster.len(),
+            headers.as_ptr(),
+            headers.len(),
+            body.as_ptr(),
+            body.len(),
+            trailers.as_ptr(),
+            trailers.len(),
+            timeout_ms,
+            &mut token,
+        )
+    })?;
+    Ok(token)
 }
 
 /// Defines a counter and returns its number.
 pub fn define_counter(name: &str) -> Result<u32, Refused> {
     let mut id = 0;
     // SAFETY: the pointer and the size are those of a live string; Envoy fills in the number.
-    done(unsafe { proxy_define_metric(MetricType::Counter as u32, name.as_ptr(), name.len(), &mut id) })?;
+    done(unsafe { proxy_define_metric(COUNTER, name.as_ptr(), name.len(), &mut id) })?;
     Ok(id)
 }
 

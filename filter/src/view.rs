@@ -4,9 +4,8 @@ use std::cell::OnceCell;
 
 use elsa::FrozenVec;
 use policy::Request;
-use proxy_wasm::types::MapType;
 
-use crate::host;
+use crate::host::{self, HeaderMap};
 
 /// The request whose headers have just arrived; valid within that callback only.
 #[derive(Default)]
@@ -26,19 +25,18 @@ struct Header {
 
 impl Request for View {
     fn path(&self) -> Option<&[u8]> {
-        let whole =
-            self.path.get_or_init(|| host::header(MapType::HttpRequestHeaders, ":path")).as_deref()?;
+        let whole = self.path.get_or_init(|| host::header(HeaderMap::Request, ":path")).as_deref()?;
         whole.split(|&byte| byte == b'?' || byte == b'#').next()
     }
 
     fn method(&self) -> Option<&[u8]> {
-        self.method.get_or_init(|| host::header(MapType::HttpRequestHeaders, ":method")).as_deref()
+        self.method.get_or_init(|| host::header(HeaderMap::Request, ":method")).as_deref()
     }
 
     fn header(&self, name: &str) -> Option<&[u8]> {
         let known = self.headers.iter().find(|header| header.name == name);
         let header = known.unwrap_or_else(|| {
-            let value = host::header(MapType::HttpRequestHeaders, name);
+            let value = host::header(HeaderMap::Request, name);
             self.headers.push_get(Box::new(Header { name: name.to_owned(), value }))
         });
         header.value.as_deref()

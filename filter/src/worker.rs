@@ -4,11 +4,11 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use policy::{Answer, Ask, Failure, Policies, Quota};
-use proxy_wasm::types::LogLevel;
 
 use crate::batch::{Batcher, Waiting};
+use crate::callout;
+use crate::host::{self, LogLevel};
 use crate::stats::{Stats, Tally};
-use crate::{callout, host};
 
 /// Where answers are reported for the access log: `%FILTER_STATE(wasm.sluice:PLAIN)%`.
 const FILTER_STATE: &str = "sluice";
@@ -97,23 +97,15 @@ impl Worker {
         if pushed.is_err() {
             self.fail(std::slice::from_ref(&asking), Failure::Overloaded);
         } else {
-            self.wake_root(context_id);
+            self.flush();
         }
         asking
     }
 
-    /// Calls [`Worker::flush`] as the root context: both for the SDK, which notes the context that is active as the
-    /// owner of a callout, and for Envoy. So a client that leaves takes nobody's answer with it.
-    fn wake_root(&self, context_id: u32) {
-        let may_send = self.batcher.borrow().may_send();
-        if may_send && host::set_effective_context(self.root_id).is_ok() {
-            proxy_on_queue_ready(self.root_id, 0);
-            let _stays = host::set_effective_context(context_id);
-        }
-    }
-
-    /// Sends what waits, if a callout may leave. Called within a callback of the root context.
-    pub fn flush(&self) {
+    /// Sends what waits, if a callout may leave.
+    ///
+    /// The root context owns the callouts: so a client that leaves takes nobody's answer with it.
+    fn flush(&self) {
         loop {
             let (batch, dropped) = self.batcher.borrow_mut().next();
             self.stats.abandoned(dropped);
@@ -121,7 +113,8 @@ impl Worker {
                 return;
             }
             let body = callout::encode(&self.policies, batch.iter().map(|asking| asking.asks.as_slice()));
-            match body.map(|body| callout::send(&self.policies, &body)) {
+            let owned = host::set_effective_context(self.root_id);
+            match body.filter(|_| owned.is_ok()).map(|body| callout::send(&self.policies, &body)) {
                 Some(Ok(token)) => return self.batcher.borrow_mut().sent(token, batch),
                 // What waits now fails on its own account: the next callout may find an endpoint again.
                 Some(Err(_)) | None => {
@@ -132,8 +125,7 @@ impl Worker {
         }
     }
 
-    /// A callout has come back: sends the next, then hands out the answers. Called within a callback of the root
-    /// context.
+    /// A callout has come back: sends the next, then hands out the answers.
     pub fn arrived(&self, token: u32, num_headers: usize, body_size: usize) {
         let batch = self.batcher.borrow_mut().arrived(token);
         let verdicts = callout::verdicts(batch.len(), num_headers, body_size);
@@ -213,9 +205,4 @@ impl Worker {
             }
         }
     }
-}
-
-unsafe extern "C" {
-    /// The SDK's own entry for a queue that is ready: makes the root context the active one, and calls it.
-    safe fn proxy_on_queue_ready(context_id: u32, queue_id: u32);
 }

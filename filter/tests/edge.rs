@@ -18,12 +18,14 @@ use contract::TakeRequest;
 use fake_host::{Event, Headers, callback, host, next_id, root_created};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+// Linked for its exports, which Envoy would call.
+use sluice_filter as _;
 
 unsafe extern "C" {
     safe fn proxy_on_context_create(context: u32, root: u32);
-    safe fn proxy_on_configure(root: u32, size: usize) -> bool;
-    safe fn proxy_on_request_headers(context: u32, num_headers: usize, end_of_stream: bool) -> u32;
-    safe fn proxy_on_response_headers(context: u32, num_headers: usize, end_of_stream: bool) -> u32;
+    safe fn proxy_on_configure(root: u32, size: usize) -> u32;
+    safe fn proxy_on_request_headers(context: u32, num_headers: usize, end_of_stream: u32) -> u32;
+    safe fn proxy_on_response_headers(context: u32, num_headers: usize, end_of_stream: u32) -> u32;
     safe fn proxy_on_http_call_response(
         context: u32,
         token: u32,
@@ -31,7 +33,7 @@ unsafe extern "C" {
         body: usize,
         trailers: usize,
     );
-    safe fn proxy_on_done(context: u32) -> bool;
+    safe fn proxy_on_done(context: u32) -> u32;
     safe fn proxy_on_delete(context: u32);
 }
 
@@ -59,10 +61,9 @@ impl Filter {
     fn configured(config: &Value) -> Self {
         let root = next_id();
         root_created(root);
-        sluice_filter::start();
         host(|host| host.configuration = config.to_string().into_bytes());
         callback(root, || proxy_on_context_create(root, 0));
-        assert!(callback(root, || proxy_on_configure(root, config.to_string().len())));
+        assert_eq!(callback(root, || proxy_on_configure(root, config.to_string().len())), 1);
         Self { root, answered: BTreeMap::new() }
     }
 
@@ -71,7 +72,7 @@ impl Filter {
         host(|host| host.requests.insert(id, headers));
         self.answered.insert(id, false);
         callback(id, || proxy_on_context_create(id, self.root));
-        let action = callback(id, || proxy_on_request_headers(id, 4, true));
+        let action = callback(id, || proxy_on_request_headers(id, 4, 1));
         if action == CONTINUE {
             self.answer(id);
         }
@@ -116,7 +117,7 @@ impl Filter {
         }
         assert!(self.answered.values().all(|answered| *answered), "a request waits for ever");
         for id in self.answered.keys().copied().collect::<Vec<_>>() {
-            callback(id, || proxy_on_response_headers(id, 2, true));
+            callback(id, || proxy_on_response_headers(id, 2, 1));
             self.leave(id);
         }
     }
@@ -266,7 +267,6 @@ fn a_failing_callout_fails_only_its_batch() {
 fn a_configuration_that_is_wrong_is_refused_and_told() {
     let root = next_id();
     root_created(root);
-    sluice_filter::start();
     callback(root, || proxy_on_context_create(root, 0));
     for bad in [
         &b""[..],
@@ -275,7 +275,7 @@ fn a_configuration_that_is_wrong_is_refused_and_told() {
         br#"{"sidecar": {"cluster": "x"}, "policies": [{"name": "a", "key": [], "limit": "often"}]}"#,
     ] {
         host(|host| (host.configuration, host.log) = (bad.to_vec(), Vec::new()));
-        assert!(!callback(root, || proxy_on_configure(root, bad.len())), "{bad:?} was accepted");
+        assert_eq!(callback(root, || proxy_on_configure(root, bad.len())), 0, "{bad:?} was accepted");
         assert_eq!(host(|host| host.log.len()), 1, "one line says what is wrong");
     }
     assert!(host(|host| host.log[0].contains("policies[0].limit: invalid value: string \"often\"")));
@@ -334,7 +334,7 @@ fn a_lone_request_makes_few_calls() {
     host(|host| host.calls.clear());
     let id = filter.arrive(request(Some("/"), Some(b"alice")));
     filter.deliver(decided(&[true]));
-    callback(id, || proxy_on_response_headers(id, 2, true));
+    callback(id, || proxy_on_response_headers(id, 2, 1));
     let calls = host(|host| host.calls.clone());
     let expected = BTreeMap::from([
         ("continue_stream", 1),
@@ -344,8 +344,8 @@ fn a_lone_request_makes_few_calls() {
         ("http_call", 1),
         ("increment_metric", 2),
         ("replace_header_map_value", 3),
-        // To the root and back for the callout; by the SDK, and to the request, for the answer.
-        ("set_effective_context", 4),
+        // To the root for the callout, to the request for the answer.
+        ("set_effective_context", 2),
         ("set_property", 1),
     ]);
     assert_eq!(calls, expected);

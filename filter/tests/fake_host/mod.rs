@@ -8,7 +8,6 @@ const OK: u32 = 0;
 const NOT_FOUND: u32 = 1;
 const BAD_ARGUMENT: u32 = 2;
 const INTERNAL_FAILURE: u32 = 10;
-const UNIMPLEMENTED: u32 = 12;
 
 const REQUEST_HEADERS: u32 = 0;
 const CALL_RESPONSE_HEADERS: u32 = 6;
@@ -272,25 +271,4 @@ unsafe extern "C" fn proxy_define_metric(_kind: u32, _name: *const u8, _size: us
 #[unsafe(no_mangle)]
 unsafe extern "C" fn proxy_increment_metric(_id: u32, offset: i64) -> u32 {
     called("increment_metric", |_| if offset == 0 { BAD_ARGUMENT } else { OK })
-}
-
-/// Imports that the SDK names and the filter must not call while requests are served.
-macro_rules! never_called {
-    ($($name:ident)*) => {
-        $(
-            #[unsafe(no_mangle)]
-            extern "C" fn $name() -> u32 {
-                UNIMPLEMENTED
-            }
-        )*
-    };
-}
-
-never_called! {
-    proxy_add_header_map_value proxy_call_foreign_function proxy_close_stream proxy_dequeue_shared_queue proxy_done
-    proxy_enqueue_shared_queue proxy_get_current_time_nanoseconds proxy_get_header_map_pairs proxy_get_log_level
-    proxy_get_metric proxy_get_shared_data proxy_get_status proxy_grpc_call proxy_grpc_cancel proxy_grpc_close
-    proxy_grpc_send proxy_grpc_stream proxy_record_metric proxy_register_shared_queue
-    proxy_remove_header_map_value proxy_resolve_shared_queue proxy_set_buffer_bytes proxy_set_header_map_pairs
-    proxy_set_shared_data proxy_set_tick_period_milliseconds
 }
