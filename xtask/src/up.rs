@@ -37,7 +37,7 @@ pub struct Arguments {
 
 /// Sets everything up, shows the limit, and stays until it is told to end.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let programs = tools::prepare(false)?;
+    let programs = fleet::Programs::prepare(false)?;
 
     let (upstream, fleet) = tools::step("starting an upstream, a sidecar and three Envoys", || {
         let run = RunDir::new()?;

@@ -1,16 +1,17 @@
 //! From what is written to what is known to be valid.
 //!
-//! [`written`] holds the configuration as its author wrote it; [`validate`] turns it into [`Policies`], or says
-//! everything that is wrong with it at once.
+//! [`source`] reads the bytes that Envoy hands over; [`written`] holds the configuration as its author wrote it;
+//! [`validate`] turns it into [`Policies`], or says everything that is wrong with it at once.
 
 mod error;
 mod scalar;
+mod source;
 mod validate;
 mod written;
 
 pub use error::{ConfigError, Problem};
 
-use crate::{Policies, source};
+use crate::Policies;
 
 impl Policies {
     /// Reads a filter's `configuration` as Envoy hands it over: JSON, or the encoding of a protobuf Struct.

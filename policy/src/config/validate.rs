@@ -8,7 +8,7 @@ use contract::MAX_NAME_BYTES;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Problem;
+use super::error::Problem;
 use super::scalar::{Rate, Span, Whole};
 use super::written::{
     Written, WrittenKeyPart, WrittenMatch, WrittenOnError, WrittenPath, WrittenPolicy, WrittenSidecar,

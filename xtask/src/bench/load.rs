@@ -9,7 +9,7 @@ use std::{
 use fleet::{Process, RunDir};
 use serde_json::Value;
 
-use super::variants::Running;
+use super::variants::{Expect, Running};
 use crate::Failure;
 
 /// Distinct API keys, in turn. Requests are made before the load, so that the making is not measured.
@@ -35,15 +35,6 @@ function done(summary, latency, requests)
     e.connect + e.read + e.write + e.timeout, e.status))
 end
 "#;
-
-/// What every answer of a variant has to be.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Expect {
-    /// Below 400.
-    Passed,
-    /// 400 or above, once the load has warmed up.
-    Denied,
-}
 
 /// The program that makes the load, and its script.
 pub struct Load {

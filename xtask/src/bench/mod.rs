@@ -44,7 +44,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let chosen = variants::chosen(&arguments.only);
     let wrk = tools::wrk()?;
-    let programs = tools::prepare(chosen.iter().any(|variant| variant.needs_redis))?;
+    let programs = fleet::Programs::prepare(chosen.iter().any(|variant| variant.needs_redis))?;
     let run = RunDir::new()?;
     let load = Load::new(wrk, &run)?;
     let machine = Machine {

@@ -3,7 +3,14 @@
 use fleet::{Config, Fleet, FleetBuilder, Programs, Store};
 use serde_json::{Value, json};
 
-use super::load::Expect;
+/// What every answer of a variant has to be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// Below 400.
+    Passed,
+    /// 400 or above, once the load has warmed up.
+    Denied,
+}
 
 /// A way to run Envoy.
 pub struct Variant {

@@ -8,7 +8,7 @@ use prost::Message;
 use prost_types::{Struct, Value as ProtoValue, value::Kind};
 use serde_json::{Map, Number, Value};
 
-use crate::config::ConfigError;
+use super::error::ConfigError;
 
 /// The largest configuration that is read, in bytes.
 const MAX_BYTES: usize = 4 << 20;
