@@ -1,27 +1,34 @@
 //! What the bucket promises, over random limits, costs and times.
 
-use bucket::{Bucket, Decision, EXACT, Limit, Outcome, refund, take};
+use bucket::{Bucket, Decision, EXACT, InvalidLimit, Limit, Outcome, refund, take};
 use proptest::prelude::*;
 
 /// A day in 2025, where the store's clock stands.
 const NOW_US: u64 = 1_763_650_000_000_000;
 
+/// Common limits, and some at the very edge of validation: where a burst is too large for its rate, the largest that
+/// fits takes its place.
 fn limits() -> impl Strategy<Value = Limit> {
     let usual = (1..2_000_u64, 1..120_000_000_u64, 1..2_000_u64);
     let extreme = (1..EXACT, 1..EXACT, 1..EXACT);
     prop_oneof![4 => usual, 1 => extreme].prop_filter_map("a valid limit", |(tokens, period_us, burst)| {
-        // Where the burst is too large for the rate, the largest that fits stands at the very edge of validation.
-        Limit::new(tokens, period_us, burst).ok().or_else(|| {
-            let largest = Limit::new(tokens, period_us, 1).ok()?;
-            Limit::new(tokens, period_us, (EXACT - 1) / largest.period_us() - 1).ok()
-        })
+        match Limit::new(tokens, period_us, burst) {
+            Err(InvalidLimit::TooLarge { max_burst_tokens }) => {
+                Limit::new(tokens, period_us, max_burst_tokens).ok()
+            }
+            limit => limit.ok(),
+        }
     })
+}
+
+/// About that share of a number.
+fn part(of: u64, share: f64) -> u64 {
+    (of as f64 * share) as u64
 }
 
 /// A bucket that is kept under `limit`, anywhere between empty and nearly full.
 fn drained(limit: Limit, share: f64) -> Option<Bucket> {
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
-    let credits = (limit.capacity_credits() as f64 * share) as u64;
+    let credits = part(limit.capacity_credits(), share);
     Bucket::restore(credits.min(limit.capacity_credits() - 1), limit.period_us(), NOW_US)
 }
 
@@ -44,10 +51,9 @@ proptest! {
         let mut admitted: Vec<(u64, u64)> = Vec::new();
         for (wait, share) in steps {
             // Waits around the time that one token needs, costs up to more than half of the burst.
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
             let (wait_us, cost) = (
-                (limit.period_us() as f64 / limit.tokens() as f64 * wait) as u64,
-                1 + (limit.burst_tokens() as f64 * share) as u64,
+                part(limit.period_us(), wait / limit.tokens() as f64),
+                1 + part(limit.burst_tokens(), share),
             );
             now_us = (now_us + wait_us).min(EXACT - 1);
             let (kept, decision) = take(limit, bucket, cost, now_us);
@@ -71,16 +77,14 @@ proptest! {
 
     /// Denied at every instant before the promised wait is over, allowed exactly when it is.
     #[test]
-    fn retry_after_is_exact(limit in limits(), share in 0.0..1.0_f64, part in 0.0..1.0_f64, cost_share in 0.0..1.0_f64) {
+    fn retry_after_is_exact(limit in limits(), share in 0.0..1.0_f64, early_share in 0.0..1.0_f64, cost_share in 0.0..1.0_f64) {
         let bucket = drained(limit, share);
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
-        let cost = (1 + (limit.burst_tokens() as f64 * cost_share) as u64).min(limit.burst_tokens());
+        let cost = (1 + part(limit.burst_tokens(), cost_share)).min(limit.burst_tokens());
         let (kept, decision) = take(limit, bucket, cost, NOW_US);
         if let Some(retry_us) = retry_after_us(decision) {
             prop_assert_eq!(kept, bucket, "a denied take writes nothing");
             prop_assert!(retry_us > 0);
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
-            let early_us = (retry_us as f64 * part) as u64;
+            let early_us = part(retry_us, early_share);
             for wait_us in [0, early_us.min(retry_us - 1), retry_us - 1] {
                 let (_, early) = take(limit, bucket, cost, NOW_US + wait_us);
                 prop_assert_eq!(retry_after_us(early), Some(retry_us - wait_us), "after {} µs", wait_us);
@@ -168,37 +172,32 @@ proptest! {
     }
 }
 
+/// How long it takes to admit `takes` requests, one by one, each as soon as it is promised.
+fn time_to_admit_us(limit: Limit, takes: u64) -> u64 {
+    let (mut bucket, mut now_us, mut admitted) = (None, NOW_US, 0_u64);
+    while admitted < takes {
+        let (kept, decision) = take(limit, bucket, 1, now_us);
+        bucket = kept;
+        match decision.outcome {
+            Outcome::Allowed => admitted += 1,
+            Outcome::Denied { retry_after_us } => now_us += retry_after_us,
+            Outcome::NeverFits => panic!("a cost of 1 fits every burst"),
+        }
+    }
+    now_us - NOW_US
+}
+
 /// Three million takes at a rate with an endless decimal: the last token arrives on the microsecond.
 #[test]
 fn nothing_drifts_over_millions_of_steps() {
-    let limit = Limit::new(7, 3_000_000, 1).expect("valid");
-    let (mut bucket, mut now_us, mut admitted) = (None, NOW_US, 0_u64);
-    while admitted < 3_000_000 {
-        let (kept, decision) = take(limit, bucket, 1, now_us);
-        bucket = kept;
-        match decision.outcome {
-            Outcome::Allowed => admitted += 1,
-            Outcome::Denied { retry_after_us } => now_us += retry_after_us,
-            Outcome::NeverFits => panic!("a cost of 1 fits a burst of 1"),
-        }
-    }
-    // The first token is the burst; the others arrive at 3/7 s each. With a burst of 1 a bucket that waits for
-    // whole microseconds is full at each take, so the fraction beyond its burst is given up each time.
-    assert_eq!(now_us - NOW_US, (admitted - 1) * 428_572);
-
-    // With room for the fraction, nothing is given up: 3,000,000 takes need exactly (3,000,000 − 2) × 3/7 s.
-    let limit = Limit::new(7, 3_000_000, 2).expect("valid");
-    let (mut bucket, mut now_us, mut admitted) = (None, NOW_US, 0_u64);
-    while admitted < 3_000_000 {
-        let (kept, decision) = take(limit, bucket, 1, now_us);
-        bucket = kept;
-        match decision.outcome {
-            Outcome::Allowed => admitted += 1,
-            Outcome::Denied { retry_after_us } => now_us += retry_after_us,
-            Outcome::NeverFits => panic!("a cost of 1 fits a burst of 2"),
-        }
-    }
-    assert_eq!(now_us - NOW_US, ((admitted - 2) * 3_000_000).div_ceil(7));
+    const TAKES: u64 = 3_000_000;
+    // With room for a fraction beyond the token that is waited for, nothing is given up: after the burst, each token
+    // takes exactly 3/7 s.
+    let roomy = Limit::new(7, 3_000_000, 2).expect("valid");
+    assert_eq!(time_to_admit_us(roomy, TAKES), ((TAKES - 2) * 3_000_000).div_ceil(7));
+    // With a burst of 1 the bucket is full at each take, and gives up the rest of the microsecond each time.
+    let tight = Limit::new(7, 3_000_000, 1).expect("valid");
+    assert_eq!(time_to_admit_us(tight, TAKES), (TAKES - 1) * 3_000_000_u64.div_ceil(7));
 }
 
 /// Two proxies that name different rates for one policy, in turn: nothing is lost but roundings.
