@@ -23,7 +23,7 @@ pub const MARKER_HEADER: &str = "x-sluice-contract";
 pub const VERSION: &str = "1";
 
 /// The most takes in one request.
-pub const MAX_TAKES: usize = 1024;
+pub const MAX_TAKES: usize = 4096;
 
 /// The most buckets in one take.
 pub const MAX_BUCKETS: usize = 64;

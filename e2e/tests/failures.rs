@@ -160,6 +160,45 @@ fn the_sidecar_refuses() {
 }
 
 #[test]
+fn more_wait_than_a_callout_can_carry() {
+    // Seven headers of 120 bytes make a key of nearly 1,000, and a callout carries 128 KiB of keys.
+    let names: Vec<String> = (1..=7).map(|number| format!("x-{number}")).collect();
+    let key: Vec<Value> = names.iter().map(|name| json!({"header": name})).collect();
+    for_each_on_error(|on_error| {
+        let mut configuration = configuration(on_error);
+        configuration["sidecar"]["timeout"] = json!("20s");
+        configuration["policies"] = json!([{"name": "long", "key": key, "limit": "1000 per day"}]);
+        let fleet = Fleet::builder().filter_configuration(configuration).start().expect("a fleet");
+        let request =
+            || names.iter().fold(http::get("/"), |request, name| request.header(name, "x".repeat(120)));
+        fleet.sidecar(0).process().freeze();
+        let waiting: Vec<_> =
+            (0..200).map(|_| request().send_only(fleet.envoy(0).addr()).expect("sent")).collect();
+        let word = format!("decision=failed answer={on_error} reason=overloaded");
+        let overloaded = || fleet.envoy(0).access_log().matches(&word).count();
+        eventually(PATIENCE, "those beyond are answered", || (overloaded() >= 50).then_some(()))
+            .expect("at once");
+        fleet.sidecar(0).process().thaw();
+        eventually(PATIENCE, "the others are decided", || {
+            (fleet.envoy(0).stat("wasmcustom.sluice.allowed").ok()? >= 100).then_some(())
+        })
+        .expect("decided");
+        assert_eq!(waiting.len(), 200);
+    });
+}
+
+#[test]
+fn more_policies_match_than_a_take_may_have() {
+    for_each_on_error(|on_error| {
+        let mut configuration = configuration(on_error);
+        let policy = |number| json!({"name": format!("p{number}"), "key": [], "limit": "1000 per day"});
+        configuration["policies"] = (0..65).map(policy).collect();
+        let fleet = Fleet::builder().filter_configuration(configuration).start().expect("a fleet");
+        assert_on_error_applies(&fleet, on_error, "too_many_policies");
+    });
+}
+
+#[test]
 fn redis_is_gone() {
     for_each_on_error(|on_error| {
         let mut fleet = fleet(on_error).sidecars(2).store(Store::Redis).start().expect("a fleet");

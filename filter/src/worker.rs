@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use policy::{Answer, Ask, Failure, Policies, Quota};
 
-use crate::batch::{Batcher, Waiting};
+use crate::batch::{Batcher, Load, Waiting};
 use crate::callout;
 use crate::host::{self, LogLevel};
 use crate::stats::{Stats, Tally};
@@ -65,8 +65,8 @@ impl Waiting for Rc<Asking> {
         self.phase.get() == Phase::Gone
     }
 
-    fn buckets(&self) -> usize {
-        self.asks.len()
+    fn load(&self) -> Load {
+        Load { buckets: self.asks.len(), key_bytes: self.asks.iter().map(|ask| ask.key.len()).sum() }
     }
 }
 
@@ -93,11 +93,15 @@ impl Worker {
     pub fn ask(&self, context_id: u32, asks: Vec<Ask>) -> Rc<Asking> {
         let phase = Cell::new(Phase::Arriving);
         let asking = Rc::new(Asking { context_id, asks, phase, quota: Cell::new(None) });
-        let pushed = self.batcher.borrow_mut().push(Rc::clone(&asking));
-        if pushed.is_err() {
-            self.fail(std::slice::from_ref(&asking), Failure::Overloaded);
+        // A take that the sidecar would refuse is failed here, since it refuses whole batches.
+        let refused = if asking.asks.len() > contract::MAX_BUCKETS {
+            Some(Failure::TooManyPolicies)
         } else {
-            self.flush();
+            self.batcher.borrow_mut().push(Rc::clone(&asking)).err().map(|_| Failure::Overloaded)
+        };
+        match refused {
+            Some(failure) => self.fail(std::slice::from_ref(&asking), failure),
+            None => self.flush(),
         }
         asking
     }
@@ -107,8 +111,8 @@ impl Worker {
     /// The root context owns the callouts: so a client that leaves takes nobody's answer with it.
     fn flush(&self) {
         loop {
-            let (batch, dropped) = self.batcher.borrow_mut().next();
-            self.stats.abandoned(dropped);
+            let batch = self.batcher.borrow_mut().next();
+            self.stats.abandoned(self.batcher.borrow_mut().take_dropped());
             if batch.is_empty() {
                 return;
             }

@@ -264,6 +264,24 @@ fn a_failing_callout_fails_only_its_batch() {
 }
 
 #[test]
+fn a_request_that_too_many_policies_match_fails_alone() {
+    let policy = |number: usize| {
+        let prefix = if number == 0 { "/" } else { "/many" };
+        json!({"name": format!("p{number}"), "match": {"path": {"prefix": prefix}}, "key": [], "limit": "1 per day"})
+    };
+    let policies: Vec<Value> = (0..=contract::MAX_BUCKETS).map(policy).collect();
+    let mut filter = Filter::configured(
+        &json!({"sidecar": {"cluster": "sluice"}, "on_error": "deny", "policies": policies}),
+    );
+    let many = filter.arrive(request(Some("/many"), None));
+    assert!(filter.answered[&many], "at once, and nobody else's batch is refused for it");
+    assert!(host(|host| host.callouts.is_empty()));
+    filter.arrive(request(Some("/"), None));
+    filter.deliver(decided(&[true]));
+    filter.finish();
+}
+
+#[test]
 fn a_configuration_that_is_wrong_is_refused_and_told() {
     let root = next_id();
     root_created(root);

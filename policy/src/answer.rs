@@ -59,6 +59,8 @@ pub enum Failure {
     Unreadable,
     /// More requests wait for a decision than the filter holds.
     Overloaded,
+    /// More policies match the request than a take may have buckets.
+    TooManyPolicies,
     /// The sidecar could not decide: see [`FailureReason::StoreFull`].
     StoreFull,
     /// The sidecar could not decide: see [`FailureReason::StoreUnavailable`].
@@ -102,6 +104,7 @@ impl Failure {
             Self::Refused => "refused",
             Self::Unreadable => "unreadable",
             Self::Overloaded => "overloaded",
+            Self::TooManyPolicies => "too_many_policies",
             Self::StoreFull => "store_full",
             Self::StoreUnavailable => "store_unavailable",
         }
