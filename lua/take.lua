@@ -60,9 +60,12 @@ local now_ms = (now - now % 1000) / 1000 + (now % 1000 > 0 and 1 or 0)
 
 local asked = cmsgpack.unpack(ARGV[1])
 local tokens, period, burst = {}, {}, {}
+-- How a bucket of each unit is written at this instant: all but the credits is text already.
+local written = {}
 local arg = 2
 for limit = 1, asked[1] do
   tokens[limit], period[limit], burst[limit] = asked[arg], asked[arg + 1], asked[arg + 2]
+  written[period[limit]] = format('%%d %d %d', period[limit], now)
   arg = arg + 3
 end
 
@@ -164,8 +167,7 @@ for key = 1, #KEYS do
   if full_after and full_after > 0 then
     local rest = full_after % 1000
     local expire_ms = now_ms + (full_after - rest) / 1000 + (rest > 0 and 1 or 0)
-    local value = format('%d %d %d', credits[key], unit[key], at[key])
-    call('SET', KEYS[key], value, 'PXAT', format('%d', expire_ms))
+    call('SET', KEYS[key], format(written[unit[key]], credits[key]), 'PXAT', format('%d', expire_ms))
   elseif full_after then
     call('DEL', KEYS[key])
   end

@@ -39,13 +39,13 @@ const MUTATIONS: &[(&str, &str, &str)] = &[
     ),
     ("one denial does not deny all", "    if wait ~= 0 then\n      allowed = false\n    end\n", ""),
     ("a cost beyond the burst is only denied", "if cost > burst[limit] then", "if false then"),
-    ("numbers keep 14 digits", "format('%.0f %.0f %.0f', ", "format('%.14g %.14g %.14g', "),
+    ("numbers keep 14 digits", "format('%%d %d %d', ", "format('%%.14g %.14g %.14g', "),
     (
         "numbers are written as Lua writes them",
-        "format('%.0f %.0f %.0f', credits[key], unit[key], at[key])",
-        "credits[key] .. ' ' .. unit[key] .. ' ' .. at[key]",
+        "format('%%d %d %d', period[limit], now)",
+        "'%s ' .. period[limit] .. ' ' .. now",
     ),
-    ("a changed unit is not converted", "if unit[key] ~= period[limit] then", "if false then"),
+    ("a changed unit is not converted", "if unit[key] ~= price then", "if false then"),
     ("an inexact product is divided", "if product < EXACT then", "if true then"),
     ("a conversion loses its fraction", "return whole * to + quotient", "return whole * to"),
     ("a conversion loses a bit", "if to % (bit * 2) >= bit then", "if to % (bit * 2) > bit then"),
@@ -61,8 +61,8 @@ const MUTATIONS: &[(&str, &str, &str)] = &[
     ),
     (
         "a look writes",
-        "      level = level - cost * period[limit]\n      change = change or cost > 0",
-        "      level = level - cost * period[limit]\n      change = true",
+        "      level = level - cost * price\n      change = change or cost > 0",
+        "      level = level - cost * price\n      change = true",
     ),
     (
         "a key expires too early",
@@ -76,15 +76,19 @@ const MUTATIONS: &[(&str, &str, &str)] = &[
         "local change = false",
     ),
     ("time that goes back is taken off", "now > at[key] and (now - at[key])", "(now - at[key])"),
-    ("a full bucket is kept", "elseif full_after and kept[key] then", "elseif false then"),
-    ("a bucket's second change is lost", "    if change then\n", "    if change and not changed[key] then\n"),
+    ("a full bucket is kept", "elseif full_after then", "elseif false then"),
+    (
+        "a bucket's second change is lost",
+        "    if change and deficit > 0 then\n",
+        "    if change and deficit > 0 and not changed[key] then\n",
+    ),
     (
         "what is out of range counts",
         "counts = c < EXACT and u > 0 and u < EXACT and a < EXACT",
         "counts = u > 0",
     ),
     ("what is malformed counts", "'^(%d+) (%d+) (%d+)$'", "'(%d+) (%d+) (%d+)'"),
-    ("a refund is denied", "(allowed or refund) and 1 or 0", "allowed and 1 or 0"),
+    ("a refund is denied", "    if refund then\n      wait = 0\n", "    if refund then\n"),
 ];
 
 /// Most are found within a hundred, the rarest within a few thousand.

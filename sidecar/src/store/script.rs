@@ -4,8 +4,12 @@ use std::collections::HashMap;
 
 use bucket::{Bucket, Decision, Limit, Outcome};
 use contract::{BucketVerdict, Verdict};
+use foldhash::fast::RandomState;
 
-use super::Answer;
+use super::{
+    Answer,
+    packed::{self, Reader},
+};
 use crate::batch::Take;
 
 /// The script that Redis runs.
@@ -19,8 +23,8 @@ pub const MAX_KEYS: usize = 4096;
 pub struct Run<'a> {
     /// The distinct keys.
     pub keys: Vec<&'a str>,
-    /// Everything else, in the order that the script's header gives.
-    pub arguments: Vec<i64>,
+    /// Everything else, in the order that the script's header gives, packed.
+    pub argument: Vec<u8>,
 }
 
 /// A reply that is not of the form that the script gives.
@@ -32,7 +36,9 @@ pub struct UnknownReply;
 #[must_use]
 pub fn encode<'a>(takes: &[&'a Take]) -> Run<'a> {
     let mut keys: Vec<&str> = Vec::with_capacity(takes.len());
-    let mut places: HashMap<&str, i64> = HashMap::with_capacity(takes.len());
+    // Keys are what clients make them, so the hash is seeded; a batch is too short for a slow one to be worth it.
+    let mut places: HashMap<&str, i64, RandomState> =
+        HashMap::with_capacity_and_hasher(takes.len(), RandomState::default());
     let mut limits: Vec<Limit> = Vec::new();
     let mut asked: Vec<i64> = Vec::with_capacity(takes.len() * 4);
     for take in takes {
@@ -57,40 +63,34 @@ pub fn encode<'a>(takes: &[&'a Take]) -> Run<'a> {
         arguments.extend([limit.tokens(), limit.period_us(), limit.burst_tokens()].map(integer));
     }
     arguments.append(&mut asked);
-    Run { keys, arguments }
+    Run { keys, argument: packed::pack(&arguments) }
 }
 
 /// Reads what the script answered to `takes`.
 ///
 /// # Errors
 /// [`UnknownReply`] where it has another form.
-pub fn decode(takes: &[&Take], reply: &[i64]) -> Result<Answer, UnknownReply> {
-    let mut reply = reply.iter().copied();
+pub fn decode(takes: &[&Take], reply: &[u8]) -> Result<Answer, UnknownReply> {
+    let mut reply = Reader::open(reply).ok_or(UnknownReply)?;
     let now_us = number(reply.next())?;
     let mut verdicts = Vec::with_capacity(takes.len());
     for take in takes {
-        let made = reply.next().ok_or(UnknownReply)?;
+        let mut made = true;
         let mut buckets = Vec::with_capacity(take.buckets.len());
         for _ in &take.buckets {
-            let outcome = reply.next();
             let remaining_tokens = number(reply.next())?;
-            let wait_us = reply.next();
-            let outcome = match (outcome, wait_us) {
-                (Some(0), Some(0)) => Outcome::Allowed,
-                (Some(1), wait_us) => Outcome::Denied { retry_after_us: number(wait_us)? },
-                (Some(2), Some(-1)) => Outcome::NeverFits,
-                _ => return Err(UnknownReply),
+            let outcome = match reply.next() {
+                Some(0) => Outcome::Allowed,
+                Some(-1) => Outcome::NeverFits,
+                wait_us => Outcome::Denied { retry_after_us: number(wait_us)? },
             };
             let full_after_us = number(reply.next())?;
+            made &= outcome == Outcome::Allowed;
             buckets.push(bucket_verdict(Decision { outcome, remaining_tokens, full_after_us }));
         }
-        verdicts.push(match made {
-            1 => Verdict::Allowed(buckets),
-            0 => Verdict::Denied(buckets),
-            _ => return Err(UnknownReply),
-        });
+        verdicts.push(if made { Verdict::Allowed(buckets) } else { Verdict::Denied(buckets) });
     }
-    if reply.next().is_some() {
+    if !reply.is_at_end() {
         return Err(UnknownReply);
     }
     Ok(Answer { now_us, verdicts })
@@ -154,22 +154,39 @@ mod tests {
         assert_eq!(run.keys, ["a", "b"]);
         let limits = [2, 1, 1_000_000, 60, 3, 1_000_000, 9];
         let takes = [2, 1, 1, 7, 2, 1, 7, -1, 2, 2, 7];
-        assert_eq!(run.arguments, [&limits[..], &takes[..]].concat());
+        let asked: Vec<i64> = Reader::open(&run.argument).expect("an array").collect();
+        assert_eq!(asked, [&limits[..], &takes[..]].concat());
     }
 
     #[test]
     fn a_reply_of_another_form_is_no_answer() {
         let minute = Limit::new(60, 60_000_000, 60).expect("valid");
         let take = take(&["a"], minute, false);
-        let good = [5, 1, 0, 53, 0, 7_000_000];
-        assert!(decode(&[&take], &good).is_ok());
+        let good = [5, 53, 0, 7_000_000];
+        let decode = |reply: &[i64]| decode(&[&take], &packed::pack(reply));
+        assert!(decode(&good).is_ok());
         for cut in 0..good.len() {
-            assert_eq!(decode(&[&take], &good[..cut]), Err(UnknownReply), "cut at {cut}");
+            assert_eq!(decode(&good[..cut]), Err(UnknownReply), "cut at {cut}");
         }
-        for (at, wrong) in [(0, -1), (1, 2), (2, 3), (3, -1), (4, 1), (5, -1)] {
+        assert_eq!(decode(&[&good[..], &[0]].concat()), Err(UnknownReply), "one too many");
+        for (at, wrong) in [(0, -1), (1, -1), (2, -2), (3, -1)] {
             let mut reply = good;
             reply[at] = wrong;
-            assert_eq!(decode(&[&take], &reply), Err(UnknownReply), "{wrong} at {at}");
+            assert_eq!(decode(&reply), Err(UnknownReply), "{wrong} at {at}");
+        }
+    }
+
+    #[test]
+    fn a_take_was_made_where_each_of_its_buckets_allowed_it() {
+        let minute = Limit::new(60, 60_000_000, 60).expect("valid");
+        let take = take(&["a", "b"], minute, false);
+        let made = |waits: [i64; 2]| {
+            let reply = packed::pack(&[5, 53, waits[0], 7, 53, waits[1], 7]);
+            matches!(decode(&[&take], &reply).expect("known").verdicts[..], [Verdict::Allowed(_)])
+        };
+        assert!(made([0, 0]));
+        for denied in [[1, 0], [0, 1], [-1, 0], [0, -1]] {
+            assert!(!made(denied), "{denied:?}");
         }
     }
 

@@ -90,8 +90,8 @@ impl Trial {
         let run = script::encode(&takes);
         let before = self.model.clone();
         let mut command = redis::cmd("EVALSHA");
-        command.arg(&self.script_sha).arg(run.keys.len()).arg(&run.keys).arg(&run.arguments);
-        let reply: Vec<i64> =
+        command.arg(&self.script_sha).arg(run.keys.len()).arg(&run.keys).arg(&run.argument);
+        let reply: Vec<u8> =
             command.query(&mut self.redis).map_err(|error| Difference::Broken(error.to_string()))?;
         let answer = script::decode(&takes, &reply)
             .map_err(|error| Difference::Found(format!("{error}: {reply:?} to {takes:?}")))?;

@@ -32,6 +32,8 @@ pub(super) enum ConnectError {
     Redis(#[from] RedisError),
     #[error("it is version {0}; sluice needs Redis 6.2 or later, or any Valkey")]
     TooOld(String),
+    #[error("it is built for {0} bits; sluice needs a Redis of 64, whose numbers are exact")]
+    TooNarrow(String),
     #[error("it is a replica, which takes no writes; name the primary")]
     Replica,
     #[error(
@@ -93,10 +95,11 @@ impl Link {
     }
 
     /// Runs the script once.
-    pub(super) async fn run(&mut self, run: &Run<'_>) -> Result<Vec<i64>, RunError> {
+    pub(super) async fn run(&mut self, run: &Run<'_>) -> Result<Vec<u8>, RunError> {
         let timeout = self.timeouts.answer;
         match tokio::time::timeout(timeout, self.evaluate(run)).await {
-            Ok(Ok(value)) => integers(value).ok_or_else(|| RunError::Lost("an unknown reply".to_owned())),
+            Ok(Ok(Value::BulkString(reply))) => Ok(reply),
+            Ok(Ok(_)) => Err(RunError::Lost("an unknown reply".to_owned())),
             Ok(Err(error)) if is_refusal(&error) => Err(RunError::Refused(error)),
             Ok(Err(error)) => Err(RunError::Lost(error.to_string())),
             Err(_) => Err(RunError::Lost(format!("no reply within {timeout:?}"))),
@@ -124,7 +127,7 @@ impl fmt::Debug for Link {
 
 fn command(name: &str, script: &str, run: &Run<'_>) -> redis::Cmd {
     let mut command = redis::cmd(name);
-    command.arg(script).arg(run.keys.len()).arg(&run.keys).arg(&run.arguments);
+    command.arg(script).arg(run.keys.len()).arg(&run.keys).arg(run.argument.as_slice());
     command
 }
 
@@ -140,16 +143,14 @@ fn is_refusal(error: &RedisError) -> bool {
     }
 }
 
-fn integers(value: Value) -> Option<Vec<i64>> {
-    let Value::Array(values) = value else { return None };
-    values.into_iter().map(|value| if let Value::Int(number) = value { Some(number) } else { None }).collect()
-}
-
 fn check_server(info: &str) -> Result<(), ConnectError> {
     let field =
         |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
     if let Some(version) = field("redis_version").filter(|version| is_too_old(version)) {
         return Err(ConnectError::TooOld(version.to_owned()));
+    }
+    if let Some(bits) = field("arch_bits").filter(|bits| *bits != "64") {
+        return Err(ConnectError::TooNarrow(bits.to_owned()));
     }
     if field("redis_mode") == Some("cluster") {
         return Err(ConnectError::Cluster);
@@ -190,6 +191,8 @@ mod tests {
         }
         assert!(matches!(check_server(&info("6.0.20", "master")), Err(ConnectError::TooOld(_))));
         assert!(matches!(check_server(&info("7.0.15", "slave")), Err(ConnectError::Replica)));
+        assert!(check_server("arch_bits:64\r\n").is_ok());
+        assert!(matches!(check_server("arch_bits:32\r\n"), Err(ConnectError::TooNarrow(_))));
         assert!(matches!(check_server("redis_mode:cluster\r\n"), Err(ConnectError::Cluster)));
     }
 }
