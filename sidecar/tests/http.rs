@@ -184,7 +184,10 @@ async fn what_cannot_be_decided_is_refused_by_place() {
 
     refused_take("nothing_asked", |request| request.takes.clear()).await;
     refused_take("nothing_asked", |request| request.takes[1].buckets.clear()).await;
-    refused_take("too_many_takes", |request| request.takes = vec![request.takes[1].clone(); 1025]).await;
+    refused_take("too_many_takes", |request| {
+        request.takes = vec![request.takes[1].clone(); contract::MAX_TAKES + 1]
+    })
+    .await;
     refused_take("too_many_buckets", |request| {
         request.takes[1].buckets = (0..=contract::MAX_BUCKETS)
             .map(|key| contract::BucketTake {
