@@ -69,6 +69,6 @@ impl IntoResponse for RequestError {
     fn into_response(self) -> Response {
         let (status, code) = self.status_and_code();
         let refusal = Refusal { code: Cow::Borrowed(code), reason: Cow::Owned(self.to_string()) };
-        json_response(status, &refusal)
+        json_response(status, &refusal, 0)
     }
 }

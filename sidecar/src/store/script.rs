@@ -36,7 +36,7 @@ pub struct UnknownReply;
 #[must_use]
 pub fn encode<'a>(takes: &[&'a Take]) -> Run<'a> {
     let mut keys: Vec<&str> = Vec::with_capacity(takes.len());
-    // Keys are what clients make them, so the hash is seeded; a batch is too short for a slow one to be worth it.
+    // Keys are what clients make them, so the hash is seeded; a run has too few of them to need a stronger one.
     let mut places: HashMap<&str, i64, RandomState> =
         HashMap::with_capacity_and_hasher(takes.len(), RandomState::default());
     let mut limits: Vec<Limit> = Vec::new();

@@ -19,7 +19,7 @@ use crate::{
     store::{Answer, script},
 };
 
-/// The most buckets of one run, which Redis decides in about 5 ms while others wait. A request with more is decided
+/// The most buckets of one run, which Redis decides in about 3 ms while others wait. A request with more is decided
 /// in several runs, in order.
 const BUCKETS_PER_RUN: usize = 1024;
 const _: () = assert!(BUCKETS_PER_RUN <= script::MAX_KEYS);
