@@ -48,6 +48,27 @@ struct Stored {
     expires_ms: i64,
 }
 
+/// When each key expires, in milliseconds since 1970; negative where it does not. Redis has a command for that only
+/// since version 7: before, it is the time and what is left of it, if both fell into one millisecond.
+const EXPIRIES: &str = "
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+local expiries = {}
+for index, key in ipairs(KEYS) do
+  local at = redis.pcall('PEXPIRETIME', key)
+  while type(at) == 'table' do
+    local before = now_ms()
+    local left = redis.call('PTTL', key)
+    if now_ms() == before then
+      at = left < 0 and left or before + left
+    end
+  end
+  expiries[index] = at
+end
+return expiries";
+
 impl Trial {
     /// Loads `script` into an emptied `server`.
     pub fn new(server: &RedisServer, script: &str, mut random: Random) -> Self {
@@ -179,17 +200,11 @@ impl Trial {
     fn stored(&mut self) -> (Vec<Stored>, u64) {
         let mut pipe = redis::pipe();
         // The values come last: what expires in between is then seen as missing, not as kept without an expiry.
-        for key in &self.keys {
-            pipe.cmd("PEXPIRETIME").arg(key);
-        }
+        pipe.cmd("EVAL").arg(EXPIRIES).arg(self.keys.len()).arg(&self.keys);
         // MGET, unlike GET, has nothing against keys of another type.
         pipe.cmd("MGET").arg(&self.keys).cmd("TIME");
-        let mut replies: Vec<redis::Value> = pipe.query(&mut self.redis).expect("Redis answers");
-        let time: (u64, u64) =
-            redis::from_redis_value(replies.pop().expect("the time")).expect("two numbers");
-        let values: Vec<Option<Vec<u8>>> =
-            redis::from_redis_value(replies.pop().expect("the values")).expect("strings");
-        let expiries = replies.into_iter().map(|reply| redis::from_redis_value(reply).expect("a number"));
+        let (expiries, values, time): (Vec<i64>, Vec<Option<Vec<u8>>>, (u64, u64)) =
+            pipe.query(&mut self.redis).expect("Redis answers");
         let stored = values.into_iter().zip(expiries).map(|(value, expires_ms)| Stored { value, expires_ms });
         (stored.collect(), time.0 * 1_000_000 + time.1)
     }
