@@ -1,7 +1,6 @@
 //! What clients may send, and what they get to see.
 
 use std::io::{Read, Write};
-use std::time::Duration;
 
 use e2e::{PATIENCE, PATIENT, by_api_key, strict};
 use fleet::{Fleet, FleetBuilder, Store, eventually, http};
@@ -221,7 +220,6 @@ fn a_client_that_sends_slowly_is_decided_once_it_has_sent_its_headers() {
     for byte in b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\n" {
         stream.write_all(&[*byte]).expect("sent");
     }
-    std::thread::sleep(Duration::from_millis(50));
     stream.write_all(b"abc").expect("sent");
     let mut head = [0; 15];
     stream.read_exact(&mut head).expect("an answer");

@@ -44,9 +44,12 @@ pub struct Trial {
 
 /// A key as it is in Redis.
 struct Stored {
-    value: Option<Vec<u8>>,
+    value: Value,
     expires_ms: i64,
 }
+
+/// What is kept under a key.
+type Value = Option<Vec<u8>>;
 
 /// When each key expires, in milliseconds since 1970; negative where it does not. Redis has a command for that only
 /// since version 7: before, it is the time and what is left of it, if both fell into one millisecond.
@@ -203,7 +206,7 @@ impl Trial {
         pipe.cmd("EVAL").arg(EXPIRIES).arg(self.keys.len()).arg(&self.keys);
         // MGET, unlike GET, has nothing against keys of another type.
         pipe.cmd("MGET").arg(&self.keys).cmd("TIME");
-        let (expiries, values, time): (Vec<i64>, Vec<Option<Vec<u8>>>, (u64, u64)) =
+        let (expiries, values, time): (Vec<i64>, Vec<Value>, (u64, u64)) =
             pipe.query(&mut self.redis).expect("Redis answers");
         let stored = values.into_iter().zip(expiries).map(|(value, expires_ms)| Stored { value, expires_ms });
         (stored.collect(), time.0 * 1_000_000 + time.1)
