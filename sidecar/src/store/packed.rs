@@ -1,46 +1,19 @@
-//! Integers as MessagePack, in which the script is asked and answers: what little of the format that takes.
+//! Arrays of integers as MessagePack, in which the script is asked and answers.
 //!
 //! A packed array costs Redis one argument, and the sidecar one string to read, however many numbers it holds.
 
-/// The opening of an array whose length follows in 4 bytes.
-const ARRAY_32: u8 = 0xdd;
-const ARRAY_16: u8 = 0xdc;
-/// An array of up to 15, whose length is in the lower bits.
-const FIX_ARRAY: u8 = 0x90;
-const UNSIGNED_8: u8 = 0xcc;
-const UNSIGNED_16: u8 = 0xcd;
-const UNSIGNED_32: u8 = 0xce;
-const UNSIGNED_64: u8 = 0xcf;
-const SIGNED_8: u8 = 0xd0;
-const SIGNED_16: u8 = 0xd1;
-const SIGNED_32: u8 = 0xd2;
-const SIGNED_64: u8 = 0xd3;
-/// From here on, a byte is a negative number by itself.
-const NEGATIVE: u8 = 0xe0;
+use rmp::{decode, encode};
 
 /// One array of `integers`.
 #[must_use]
 pub fn pack(integers: &[i64]) -> Vec<u8> {
     // Most are indices and costs of one byte; the few that are long are limits, which come once.
     let mut packed = Vec::with_capacity(5 + integers.len() * 2);
-    packed.push(ARRAY_32);
-    packed.extend(u32::try_from(integers.len()).unwrap_or(u32::MAX).to_be_bytes());
+    let length = u32::try_from(integers.len()).unwrap_or(u32::MAX);
+    // Writing to a Vec never fails.
+    let _ = encode::write_array_len(&mut packed, length);
     for &integer in integers {
-        if let Ok(small) = u8::try_from(integer) {
-            match small {
-                0x00..0x80 => packed.push(small),
-                _ => packed.extend([UNSIGNED_8, small]),
-            }
-        } else if let Ok(small) = u16::try_from(integer) {
-            packed.push(UNSIGNED_16);
-            packed.extend(small.to_be_bytes());
-        } else if let Ok(small) = u32::try_from(integer) {
-            packed.push(UNSIGNED_32);
-            packed.extend(small.to_be_bytes());
-        } else {
-            packed.push(SIGNED_64);
-            packed.extend(integer.to_be_bytes());
-        }
+        let _ = encode::write_sint(&mut packed, integer);
     }
     packed
 }
@@ -49,34 +22,22 @@ pub fn pack(integers: &[i64]) -> Vec<u8> {
 #[derive(Clone, Debug)]
 pub struct Reader<'a> {
     rest: &'a [u8],
-    left: usize,
+    left: u32,
 }
 
 impl<'a> Reader<'a> {
     /// `None` where `packed` does not begin with an array.
     #[must_use]
     pub fn open(packed: &'a [u8]) -> Option<Self> {
-        let mut reader = Self { rest: packed, left: 0 };
-        let [first] = reader.bytes()?;
-        reader.left = match first {
-            FIX_ARRAY..0xa0 => usize::from(first - FIX_ARRAY),
-            ARRAY_16 => u16::from_be_bytes(reader.bytes()?).into(),
-            ARRAY_32 => usize::try_from(u32::from_be_bytes(reader.bytes()?)).ok()?,
-            _ => return None,
-        };
-        Some(reader)
+        let mut rest = packed;
+        let left = decode::read_array_len(&mut rest).ok()?;
+        Some(Self { rest, left })
     }
 
     /// Whether the array is read to its end, and nothing follows it.
     #[must_use]
     pub const fn is_at_end(&self) -> bool {
         self.left == 0 && self.rest.is_empty()
-    }
-
-    fn bytes<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (bytes, rest) = self.rest.split_first_chunk()?;
-        self.rest = rest;
-        Some(*bytes)
     }
 }
 
@@ -86,20 +47,7 @@ impl Iterator for Reader<'_> {
 
     fn next(&mut self) -> Option<i64> {
         self.left = self.left.checked_sub(1)?;
-        let [first] = self.bytes()?;
-        match first {
-            0x00..0x80 => Some(first.into()),
-            NEGATIVE.. => Some(i8::from_be_bytes([first]).into()),
-            UNSIGNED_8 => self.bytes().map(|bytes| u8::from_be_bytes(bytes).into()),
-            UNSIGNED_16 => self.bytes().map(|bytes| u16::from_be_bytes(bytes).into()),
-            UNSIGNED_32 => self.bytes().map(|bytes| u32::from_be_bytes(bytes).into()),
-            UNSIGNED_64 => i64::try_from(u64::from_be_bytes(self.bytes()?)).ok(),
-            SIGNED_8 => self.bytes().map(|bytes| i8::from_be_bytes(bytes).into()),
-            SIGNED_16 => self.bytes().map(|bytes| i16::from_be_bytes(bytes).into()),
-            SIGNED_32 => self.bytes().map(|bytes| i32::from_be_bytes(bytes).into()),
-            SIGNED_64 => self.bytes().map(i64::from_be_bytes),
-            _ => None,
-        }
+        decode::read_int(&mut self.rest).ok()
     }
 }
 
