@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
-use e2e::{PATIENCE, by_api_key, strict};
+use e2e::{Client, PATIENCE, by_api_key, strict};
 use fleet::{Config, Envoy, Fleet, Programs, RunDir, eventually, free_port, http};
 use serde_json::{Value, json};
 
@@ -94,8 +96,57 @@ fn numbers_that_yaml_turns_into_strings_are_read() {
     assert_eq!(answer.header("x-ratelimit-limit"), Some("3000000000"));
 }
 
-/// The path of the filter's configuration in a listener.
+/// The path of the first policy in a listener.
 const POLICY: &str = "/filter_chains/0/filters/0/typed_config/http_filters/0/typed_config/config/configuration/value/policies/0";
+
+/// An Envoy with a listener that it watches in a file, beside one without a filter.
+struct Watched {
+    addr: SocketAddr,
+    file: PathBuf,
+    listener: Value,
+    fleet: Fleet,
+    _run: RunDir,
+}
+
+impl Watched {
+    fn start(burst: u64) -> Self {
+        let run = RunDir::new().expect("a directory");
+        let file = run.path().join("listeners.yaml");
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port().expect("a port")));
+        let mut config = shipped();
+        *config.filter_configuration().expect("configured") =
+            strict(&json!([by_api_key("one", "1 per day", burst)]));
+        let mut listener = config.tree()["static_resources"]["listeners"][0].clone();
+        listener["name"] = json!("watched");
+        listener["address"] = json!({"socket_address": {"address": "127.0.0.1", "port_value": addr.port()}});
+        write_listener(&file, &listener);
+        config.without_filters().expect("a router is left");
+        config.tree()["node"] = json!({"id": "test", "cluster": "test"});
+        config.tree()["dynamic_resources"] = json!({"lds_config": {"path_config_source": {
+            "path": file, "watched_directory": {"path": run.path()},
+        }}});
+        let fleet = Fleet::builder().config(config).concurrency(2).start().expect("a fleet");
+        let watched = Self { addr, file, listener, fleet, _run: run };
+        watched.await_limit(burst);
+        watched
+    }
+
+    fn update(&mut self, burst: &Value) {
+        self.listener.pointer_mut(POLICY).expect("a policy")["burst"] = burst.clone();
+        write_listener(&self.file, &self.listener);
+    }
+
+    /// The burst of the listener that is in force, by what it tells a client.
+    fn limit(&self) -> Option<u64> {
+        let answer = http::get("/").header("x-api-key", "alice").send(self.addr).ok()?;
+        answer.header("x-ratelimit-limit")?.parse().ok()
+    }
+
+    fn await_limit(&self, burst: u64) {
+        let in_force = || (self.limit()? == burst).then_some(());
+        eventually(PATIENCE, "the listener is in force", in_force).expect("served");
+    }
+}
 
 /// Writes the file that Envoy watches, as a whole: it looks when a file is moved into the directory.
 fn write_listener(file: &Path, listener: &Value) {
@@ -108,38 +159,44 @@ fn write_listener(file: &Path, listener: &Value) {
 
 #[test]
 fn an_update_rules_and_a_wrong_one_leaves_the_old_in_force() {
-    let run = RunDir::new().expect("a directory");
-    let file = run.path().join("listeners.yaml");
-    let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port().expect("a port")));
-
-    // Beside the listener of the file, which has no filter here, one that Envoy watches.
-    let mut config = shipped();
-    *config.filter_configuration().expect("configured") = strict(&json!([by_api_key("one", "1 per day", 7)]));
-    let mut listener = config.tree()["static_resources"]["listeners"][0].clone();
-    listener["name"] = json!("watched");
-    listener["address"] = json!({"socket_address": {"address": "127.0.0.1", "port_value": addr.port()}});
-    write_listener(&file, &listener);
-    config.without_filters().expect("a router is left");
-    config.tree()["node"] = json!({"id": "test", "cluster": "test"});
-    config.tree()["dynamic_resources"] = json!({"lds_config": {"path_config_source": {
-        "path": file, "watched_directory": {"path": run.path()},
-    }}});
-    let fleet = Fleet::builder().config(config).start().expect("a fleet");
-    let limit = || {
-        let answer = http::get("/").header("x-api-key", "alice").send(addr).ok()?;
-        answer.header("x-ratelimit-limit").map(str::to_owned)
-    };
-    assert_eq!(eventually(PATIENCE, "the first version", limit).expect("served"), "7");
-
-    listener.pointer_mut(POLICY).expect("a policy")["burst"] = json!(8);
-    write_listener(&file, &listener);
-    eventually(PATIENCE, "the second version", || (limit()? == "8").then_some(())).expect("updated");
-
-    listener.pointer_mut(POLICY).expect("a policy")["burst"] = json!("none");
-    write_listener(&file, &listener);
-    let rejected = || (fleet.envoy(0).stat("listener_manager.lds.update_rejected").ok()? >= 1).then_some(());
+    let mut watched = Watched::start(7);
+    watched.update(&json!(8));
+    watched.await_limit(8);
+    watched.update(&json!("none"));
+    let envoy = watched.fleet.envoy(0);
+    let rejected = || (envoy.stat("listener_manager.lds.update_rejected").ok()? >= 1).then_some(());
     eventually(PATIENCE, "Envoy rejects the third", rejected).expect("rejected");
-    assert_eq!(limit().as_deref(), Some("8"), "the second is still in force");
+    assert_eq!(watched.limit(), Some(8), "the second is still in force");
     let expected = "policies[0].burst: invalid value: string \"none\", expected a whole number such as 60";
-    assert!(fleet.envoy(0).log().contains(expected), "{}", fleet.envoy(0).log());
+    assert!(envoy.log().contains(expected), "{}", envoy.log());
+}
+
+#[test]
+fn updates_under_load_lose_no_request_and_no_token() {
+    let mut watched = Watched::start(100_000);
+    let (addr, ended) = (watched.addr, AtomicBool::new(false));
+    assert_eq!(Client::new("bob").get(addr, "/"), 200, "the bucket begins under the first version");
+    let sent: usize = thread::scope(|scope| {
+        let load = || {
+            let client = Client::new("bob");
+            let mut sent = 0;
+            while !ended.load(Ordering::Relaxed) {
+                assert_eq!(client.get(addr, "/"), 200);
+                sent += 1;
+            }
+            sent
+        };
+        let clients: Vec<_> = (0..8).map(|_| scope.spawn(load)).collect();
+        for burst in 100_001..100_009 {
+            watched.update(&json!(burst));
+            watched.await_limit(burst);
+        }
+        ended.store(true, Ordering::Relaxed);
+        clients.into_iter().map(|client| client.join().expect("every request passed")).sum()
+    });
+    // Each version raises the burst by one and keeps the tokens: what was taken is what was sent.
+    let answer = http::get("/").header("x-api-key", "bob").send(addr).expect("an answer");
+    let remaining: usize =
+        answer.header("x-ratelimit-remaining").expect("decided").parse().expect("a number");
+    assert_eq!(remaining, 100_000 - 1 - sent - 1);
 }
