@@ -160,8 +160,8 @@ fn the_sidecar_refuses() {
 }
 
 #[test]
-fn more_wait_than_a_callout_can_carry() {
-    // Seven headers of 120 bytes make a key of nearly 1,000, and a callout carries 128 KiB of keys.
+fn more_wait_than_may() {
+    // Seven headers of 120 bytes make a key of nearly 1,000. A callout carries 16 KiB of keys, and 32 may be on the way.
     let names: Vec<String> = (1..=7).map(|number| format!("x-{number}")).collect();
     let key: Vec<Value> = names.iter().map(|name| json!({"header": name})).collect();
     for_each_on_error(|on_error| {
@@ -173,17 +173,17 @@ fn more_wait_than_a_callout_can_carry() {
             || names.iter().fold(http::get("/"), |request, name| request.header(name, "x".repeat(120)));
         fleet.sidecar(0).process().freeze();
         let waiting: Vec<_> =
-            (0..200).map(|_| request().send_only(fleet.envoy(0).addr()).expect("sent")).collect();
+            (0..620).map(|_| request().send_only(fleet.envoy(0).addr()).expect("sent")).collect();
         let word = format!("decision=failed answer={on_error} reason=overloaded");
         let overloaded = || fleet.envoy(0).access_log().matches(&word).count();
-        eventually(PATIENCE, "those beyond are answered", || (overloaded() >= 50).then_some(()))
+        eventually(PATIENCE, "those beyond are answered", || (overloaded() >= 40).then_some(()))
             .expect("at once");
         fleet.sidecar(0).process().thaw();
         eventually(PATIENCE, "the others are decided", || {
-            (fleet.envoy(0).stat("wasmcustom.sluice.allowed").ok()? >= 100).then_some(())
+            (fleet.envoy(0).stat("wasmcustom.sluice.allowed").ok()? >= 400).then_some(())
         })
         .expect("decided");
-        assert_eq!(waiting.len(), 200);
+        drop(waiting);
     });
 }
 
@@ -191,7 +191,10 @@ fn more_wait_than_a_callout_can_carry() {
 fn more_policies_match_than_a_take_may_have() {
     for_each_on_error(|on_error| {
         let mut configuration = configuration(on_error);
-        let policy = |number| json!({"name": format!("p{number}"), "key": [], "limit": "1000 per day"});
+        let policy = |number| {
+            let everything = json!({"path": {"prefix": "/"}});
+            json!({"name": format!("p{number}"), "match": everything, "key": [], "limit": "1000 per day"})
+        };
         configuration["policies"] = (0..65).map(policy).collect();
         let fleet = Fleet::builder().filter_configuration(configuration).start().expect("a fleet");
         assert_on_error_applies(&fleet, on_error, "too_many_policies");

@@ -225,3 +225,30 @@ fn a_client_that_sends_slowly_is_decided_once_it_has_sent_its_headers() {
     stream.read_exact(&mut head).expect("an answer");
     assert_eq!(&head, b"HTTP/1.1 200 OK");
 }
+
+/// Envoy sends the replies to a batch from within each other, on one stack with the filter's.
+#[test]
+fn many_who_are_denied_at_once_are_all_answered() {
+    let fleet = Fleet::builder()
+        .filter_configuration(strict(&json!([{"name": "none", "key": [], "limit": "1 per day", "burst": 1}])))
+        .start()
+        .expect("a fleet");
+    let envoy = fleet.envoy(0);
+    fleet.sidecar(0).process().freeze();
+    let waiting: Vec<_> = (0..700).map(|_| http::get("/").send_only(envoy.addr()).expect("sent")).collect();
+    eventually(PATIENCE, "all requests are in the filter", || {
+        (envoy.stat("http.ingress.downstream_rq_active").ok()? == 700).then_some(())
+    })
+    .expect("700 requests wait");
+    fleet.sidecar(0).process().thaw();
+    let statuses = || (envoy.stat("wasmcustom.sluice.denied").ok()? == 699).then_some(());
+    eventually(PATIENCE, "all but one are denied", statuses)
+        .unwrap_or_else(|error| panic!("{error}\n{}", envoy.log()));
+    assert_eq!(
+        http::get("/").send(envoy.addr()).expect("an answer").status,
+        429,
+        "the filter is still there"
+    );
+    assert!(!envoy.access_log().contains("wasm_fail_stream"), "{}", envoy.log());
+    drop(waiting);
+}

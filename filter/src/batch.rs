@@ -1,20 +1,23 @@
 //! Who waits for the next callout, and who is on the way: natural batching, without a clock and without Envoy.
 //!
-//! While fewer than [`MAX_IN_FLIGHT`] callouts are on the way a batch leaves at once, with everything that waits.
-//! What arrives meanwhile waits for the next. So a lone request never waits, and under load the batches grow. No more
-//! may wait than the next callout can carry: so nobody waits longer than for two.
+//! While no callout is on the way a batch leaves at once, with everything that waits. What arrives meanwhile waits for
+//! the next; once that is full it leaves, too. So a lone request never waits, under load the batches grow, and nobody
+//! waits for more than one callout and its own.
 
 use std::collections::HashMap;
 
-/// How many callouts may be on the way at once. With two, batches are half as large and cost more than they save.
-pub const MAX_IN_FLIGHT: usize = 1;
+/// The most takes in one callout. Envoy sends the replies to a batch from within each other, each deeper on the stack that
+/// it shares with the filter: 300 at once were well, 400 were a trap.
+pub const MAX_TAKES: usize = 100;
 
-/// The most buckets that one callout asks.
-pub const MAX_BUCKETS: usize = contract::MAX_TAKES;
+/// The most buckets that one callout asks: what a store decides at once.
+pub const MAX_BUCKETS: usize = 1_024;
 
-/// The most bytes of keys in one callout. With them a body of that many buckets stays below 1 MiB, which is what a sidecar
-/// reads, however long the keys are that clients make.
-pub const MAX_KEY_BYTES: usize = 128 << 10;
+/// The most bytes of keys in one callout: what a hundred long ones have. Longer ones fill a batch earlier.
+pub const MAX_KEY_BYTES: usize = 16 << 10;
+
+/// The most callouts on the way. Those beyond the first are full, so there are more than one only under load.
+pub const MAX_CALLOUTS: usize = 32;
 
 /// Something that waits for a decision.
 pub trait Waiting {
@@ -38,6 +41,8 @@ pub struct Load {
 pub struct Batcher<T> {
     waiting: Vec<T>,
     load: Load,
+    /// Whether what waits leaves though a callout is on the way.
+    full: bool,
     in_flight: HashMap<u32, Vec<T>>,
     /// Those that were dropped and not yet told of.
     dropped: usize,
@@ -45,7 +50,13 @@ pub struct Batcher<T> {
 
 impl<T> Default for Batcher<T> {
     fn default() -> Self {
-        Self { waiting: Vec::new(), load: Load::default(), in_flight: HashMap::new(), dropped: 0 }
+        Self {
+            waiting: Vec::new(),
+            load: Load::default(),
+            full: false,
+            in_flight: HashMap::new(),
+            dropped: 0,
+        }
     }
 }
 
@@ -62,27 +73,30 @@ impl<T: Waiting> Batcher<T> {
     /// Lets `item` wait for the next callout.
     ///
     /// # Errors
-    /// Gives the item back where the next callout can carry no more.
+    /// Gives the item back where the next callout can carry no more: it may leave now, see [`Batcher::next`].
     pub fn push(&mut self, item: T) -> Result<(), T> {
         let load = item.load();
         if !self.has_room_for(load) {
             self.drop_gone();
             if !self.has_room_for(load) {
+                self.full = true;
                 return Err(item);
             }
         }
         self.load = self.load.with(load);
         self.waiting.push(item);
+        self.full = self.waiting.len() >= MAX_TAKES;
         Ok(())
     }
 
     /// The batch that may leave now, oldest first; empty where nothing waits or none may leave.
     pub fn next(&mut self) -> Vec<T> {
-        if self.in_flight.len() >= MAX_IN_FLIGHT {
+        let on_the_way = self.in_flight.len();
+        if on_the_way >= MAX_CALLOUTS || (on_the_way > 0 && !self.full) {
             return Vec::new();
         }
         self.drop_gone();
-        self.load = Load::default();
+        (self.load, self.full) = (Load::default(), false);
         std::mem::take(&mut self.waiting)
     }
 
@@ -105,7 +119,7 @@ impl<T: Waiting> Batcher<T> {
     fn has_room_for(&self, more: Load) -> bool {
         let load = self.load.with(more);
         let fits = load.buckets <= MAX_BUCKETS && load.key_bytes <= MAX_KEY_BYTES;
-        self.waiting.is_empty() || (fits && self.waiting.len() < contract::MAX_TAKES)
+        self.waiting.is_empty() || (fits && self.waiting.len() < MAX_TAKES)
     }
 
     fn drop_gone(&mut self) {
@@ -176,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_wait_than_the_next_callout_can_carry() {
+    fn a_batch_that_can_carry_no_more_leaves_though_others_are_on_the_way() {
         let heavy = |buckets, key_bytes| Item { load: Load { buckets, key_bytes }, ..item(9) };
         for (first, second) in [
             (heavy(MAX_BUCKETS, 0), heavy(1, 0)),
@@ -184,26 +198,46 @@ mod tests {
             (heavy(MAX_BUCKETS + 1, MAX_KEY_BYTES + 1), heavy(1, 1)),
         ] {
             let mut batcher = Batcher::default();
+            batcher.sent(1, vec![item(1)]);
             batcher.push(first.clone()).unwrap();
+            assert_eq!(batcher.next(), [], "it has room");
             assert_eq!(batcher.push(second.clone()), Err(second.clone()), "after {first:?}");
             assert_eq!(batcher.next(), [first]);
             batcher.push(second).unwrap();
+            assert_eq!(batcher.next(), [], "it has room again");
         }
+    }
+
+    #[test]
+    fn full_batches_leave_at_once_until_too_many_are_on_the_way() {
         let mut batcher = Batcher::default();
-        for name in 0..contract::MAX_TAKES {
-            batcher.push(item(name)).unwrap();
+        batcher.sent(0, vec![item(1)]);
+        for token in 1..=MAX_CALLOUTS {
+            for name in 0..MAX_TAKES {
+                assert_eq!(batcher.next(), [], "a batch of {name} is not full");
+                batcher.push(item(name)).unwrap();
+            }
+            let batch = batcher.next();
+            if token < MAX_CALLOUTS {
+                assert_eq!(batch.len(), MAX_TAKES);
+                batcher.sent(u32::try_from(token).unwrap(), batch);
+            } else {
+                assert_eq!(batch, [], "as many are on the way as may be");
+            }
         }
         assert_eq!(batcher.push(item(9)), Err(item(9)));
+        assert_eq!(batcher.arrived(3).len(), MAX_TAKES);
+        assert_eq!(batcher.next().len(), MAX_TAKES);
     }
 
     #[test]
     fn who_has_gone_makes_room() {
         let mut batcher = Batcher::default();
-        for name in 0..contract::MAX_TAKES {
+        for name in 0..MAX_TAKES {
             batcher.push(gone(name)).unwrap();
         }
         batcher.push(item(1)).unwrap();
-        assert_eq!((names(&batcher.next()), batcher.take_dropped()), (vec![1], contract::MAX_TAKES));
+        assert_eq!((names(&batcher.next()), batcher.take_dropped()), (vec![1], MAX_TAKES));
     }
 
     #[test]

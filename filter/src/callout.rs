@@ -37,7 +37,8 @@ pub fn send(policies: &Policies, body: &[u8]) -> Result<u32, host::Refused> {
     let headers = [
         (":method", "POST"),
         (":path", TAKE_PATH),
-        (":authority", sidecar.cluster.as_str()),
+        // A fixed name: a cluster may be named in ways that HTTP/2 refuses here.
+        (":authority", "sluice"),
         ("content-type", "application/json"),
     ];
     host::http_call(&sidecar.cluster, &headers, body, sidecar.timeout)

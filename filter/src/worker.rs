@@ -93,17 +93,26 @@ impl Worker {
     pub fn ask(&self, context_id: u32, asks: Vec<Ask>) -> Rc<Asking> {
         let phase = Cell::new(Phase::Arriving);
         let asking = Rc::new(Asking { context_id, asks, phase, quota: Cell::new(None) });
-        // A take that the sidecar would refuse is failed here, since it refuses whole batches.
         let refused = if asking.asks.len() > contract::MAX_BUCKETS {
+            // The sidecar would refuse it, and with it the whole batch.
             Some(Failure::TooManyPolicies)
         } else {
-            self.batcher.borrow_mut().push(Rc::clone(&asking)).err().map(|_| Failure::Overloaded)
+            self.wait(&asking).err()
         };
         match refused {
             Some(failure) => self.fail(std::slice::from_ref(&asking), failure),
             None => self.flush(),
         }
         asking
+    }
+
+    /// Lets a request wait for the next callout, or where that is full, for the one after it.
+    fn wait(&self, asking: &Rc<Asking>) -> Result<(), Failure> {
+        let pushed = self.batcher.borrow_mut().push(Rc::clone(asking));
+        pushed.or_else(|asking| {
+            self.flush();
+            self.batcher.borrow_mut().push(asking).map_err(|_| Failure::Overloaded)
+        })
     }
 
     /// Sends what waits, if a callout may leave.

@@ -24,6 +24,11 @@ impl Matcher {
         path_fits && self.fits_method(request)
     }
 
+    /// Whether there is no condition.
+    pub fn matches_all(&self) -> bool {
+        self.path.is_none() && self.methods.is_empty()
+    }
+
     fn fits_method(&self, request: &impl Request) -> bool {
         self.methods.is_empty()
             || request

@@ -94,7 +94,8 @@ fn whole(text: &str) -> Option<u64> {
 /// A duration without the units whose length nobody agrees on.
 fn span(text: &str) -> Option<Duration> {
     let mut units = text.split(|c: char| !c.is_ascii_alphabetic()).filter(|unit| !unit.is_empty());
-    if units.any(|unit| unit == "M" || unit == "y" || unit.starts_with("month") || unit.starts_with("year")) {
+    let vague = |unit: &str| unit == "M" || unit.starts_with("month") || unit.starts_with('y');
+    if units.any(vague) {
         return None;
     }
     humantime::parse_duration(text.trim()).ok()
@@ -104,8 +105,8 @@ fn span(text: &str) -> Option<Duration> {
 fn rate(text: &str) -> Option<Rate> {
     let (count, per) = text.split_once(" per ").or_else(|| text.split_once('/'))?;
     let per = per.trim();
-    let period =
-        if per.starts_with(|c: char| c.is_ascii_digit()) { span(per)? } else { span(&format!("1{per}"))? };
+    let is_unit = per.bytes().all(|byte| byte.is_ascii_alphabetic());
+    let period = if is_unit { span(&format!("1{per}"))? } else { span(per)? };
     let period_us = u64::try_from(period.as_micros()).ok()?;
     // Nothing is counted in less than microseconds: a fraction of one would be cut off unseen.
     if period.subsec_nanos() % 1_000 != 0 {
@@ -144,6 +145,11 @@ mod tests {
             "60 minute",
             "1_000 per day",
             "60 per 2y",
+            "60 per yr",
+            "60 per 2yrs",
+            "60 per minute 30s",
+            "60 per /",
+            "60 per 1",
             "99999999999999999999 per day",
         ] {
             assert_eq!(rate(text), None, "{text}");

@@ -1,8 +1,8 @@
 //! The bytes that Envoy hands to the filter, as a JSON value.
 //!
 //! What arrives depends on the `@type` in `envoy.yaml`: a StringValue or BytesValue gives its content, which is
-//! JSON; a Struct gives its protobuf encoding. The two cannot be told apart by the first byte (a line feed may
-//! begin either), so JSON is tried first.
+//! JSON; a Struct gives its protobuf encoding. The two cannot be told apart by their first bytes (a Struct begins
+//! with a line feed and a length, which may look like a quote or a brace), so both are tried, JSON first.
 
 use prost::Message;
 use prost_types::{Struct, Value as ProtoValue, value::Kind};
@@ -28,13 +28,10 @@ pub fn read(bytes: &[u8]) -> Result<Value, ConfigError> {
         Ok(value) => return Ok(value),
         Err(error) => error,
     };
-    // Text that begins as JSON does was meant to be JSON: its own error is the one that helps.
-    if matches!(text.first(), Some(b'{' | b'[' | b'"')) && std::str::from_utf8(text).is_ok() {
-        return Err(ConfigError::NotJson(json_error));
-    }
     match Struct::decode(bytes) {
-        Ok(decoded) => Ok(object(decoded)),
-        Err(_) => Err(ConfigError::NotJson(json_error)),
+        // Text that is broken JSON can be decoded too, but to nothing.
+        Ok(decoded) if !decoded.fields.is_empty() => Ok(object(decoded)),
+        _ => Err(ConfigError::NotJson(json_error)),
     }
 }
 
@@ -94,6 +91,26 @@ mod tests {
         assert_eq!(encoded.first(), Some(&b'\n'), "a Struct begins with what may also be a line feed");
         assert_eq!(read(&encoded).expect("a Struct"), read(json).expect("JSON"));
         assert_eq!(read(b"\n{\"a\":1}\n").expect("JSON after a line feed"), serde_json::json!({"a": 1}));
+    }
+
+    /// The length of the first field is a printable character, whichever: the bytes then look like JSON.
+    #[test]
+    fn a_struct_that_looks_like_json_is_read() {
+        for length in 20..127_usize {
+            let field = |name: &str, text: String| {
+                let value = proto(Kind::StringValue(text));
+                Struct { fields: [(name.to_owned(), value)].into() }.encode_to_vec()
+            };
+            // Name, value and framing take 10 bytes more than the text.
+            let mut bytes = field("a", "x".repeat(length - 7));
+            assert_eq!(usize::from(bytes[1]), length, "the length of the field");
+            bytes.extend(field("b", "y".to_owned()));
+            let value = read(&bytes).unwrap_or_else(|error| panic!("{length}: {error}"));
+            assert_eq!(
+                (value["a"].as_str().map(str::len), value["b"].as_str()),
+                (Some(length - 7), Some("y"))
+            );
+        }
     }
 
     #[test]

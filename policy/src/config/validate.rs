@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bucket::{InvalidLimit, Limit};
-use contract::MAX_NAME_BYTES;
+use contract::{MAX_BUCKETS, MAX_NAME_BYTES};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -66,6 +66,13 @@ pub fn policies(value: &Value) -> Result<Policies, Vec<Problem>> {
             problems.add(format!("{path}.name"), message);
         }
         policies.extend(self::policy(policy, &path, on_error(written.on_error), &mut problems));
+    }
+    let everywhere = policies.iter().filter(|policy| policy.matcher.matches_all()).count();
+    if everywhere > MAX_BUCKETS {
+        let message = format!(
+            "found {everywhere} policies without `match`; at most {MAX_BUCKETS} may govern one request: add conditions"
+        );
+        problems.add("policies", message);
     }
     if problems.0.is_empty() {
         Ok(Policies { sidecar, domain: written.domain, policies })
@@ -180,6 +187,9 @@ fn matcher(written: WrittenMatch, path: &str, problems: &mut Problems) -> Matche
         }
         matches
     });
+    if written.method.as_ref().is_some_and(Vec::is_empty) {
+        problems.add(format!("{path}.method"), "found an empty list; leave it out to match every method");
+    }
     let methods = written.method.unwrap_or_default();
     for (index, method) in methods.iter().enumerate() {
         if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') {

@@ -1,6 +1,6 @@
 //! The configuration as its author writes it.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::scalar::{Rate, Span, Whole};
@@ -22,6 +22,7 @@ pub struct Written {
 #[serde(deny_unknown_fields)]
 pub struct WrittenSidecar {
     pub cluster: String,
+    #[serde(default, deserialize_with = "written")]
     pub timeout: Option<Span>,
 }
 
@@ -43,7 +44,9 @@ pub struct WrittenPolicy {
     pub matches: WrittenMatch,
     pub key: Vec<WrittenKeyPart>,
     pub limit: Rate,
+    #[serde(default, deserialize_with = "written")]
     pub burst: Option<Whole>,
+    #[serde(default, deserialize_with = "written")]
     pub on_error: Option<WrittenOnError>,
 }
 
@@ -51,7 +54,9 @@ pub struct WrittenPolicy {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WrittenMatch {
+    #[serde(default, deserialize_with = "written")]
     pub path: Option<WrittenPath>,
+    #[serde(default, deserialize_with = "written")]
     pub method: Option<Vec<String>>,
 }
 
@@ -70,6 +75,12 @@ pub enum WrittenKeyPart {
     ClientAddress,
     Header(String),
     FirstOf(Vec<WrittenKeyPart>),
+}
+
+/// A field that is left out has its default; one that is written without a value, which YAML reads as null, is a
+/// mistake: an empty condition must not come to match everything.
+fn written<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 fn default_domain() -> String {
