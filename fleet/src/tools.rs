@@ -94,7 +94,8 @@ pub fn state_dir() -> PathBuf {
 
 fn chosen(program: &str, variable: &str, name: &str) -> Result<Option<PathBuf>> {
     match env::var_os(variable).map(PathBuf::from) {
-        Some(path) if path.is_file() => Ok(Some(path)),
+        // Absolute, since tests run in other directories.
+        Some(path) if path.is_file() => Ok(Some(std::path::absolute(&path).unwrap_or(path))),
         Some(path) => Err(missing(program, format!("{variable} names {}, which is no file", path.display()))),
         None => Ok(on_path(name)),
     }
@@ -102,7 +103,8 @@ fn chosen(program: &str, variable: &str, name: &str) -> Result<Option<PathBuf>> 
 
 fn on_path(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
-    env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
+    let found = env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())?;
+    Some(std::path::absolute(&found).unwrap_or(found))
 }
 
 /// Nothing where we are not root or have no apt-get.

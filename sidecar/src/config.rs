@@ -21,10 +21,10 @@ Examples:
 Paths:
   POST /v1/take   decide a batch of takes
   GET /healthz    200 while the process is alive
-  GET /readyz     200 while takes can be decided, otherwise 503 and the reason
+  GET /readyz     200 while the store is connected, otherwise 503 and the reason
 
 Exit codes:
-  0   stopped by SIGTERM or SIGINT, everything answered
+  0   stopped by SIGTERM or SIGINT, requests under way answered
   1   a listener could not be opened, or the process failed; from health: not ready
   64  the command line or the environment is wrong";
 

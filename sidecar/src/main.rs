@@ -89,19 +89,22 @@ async fn run(config: Config) -> Result<(), RunError> {
     for address in &config.listen {
         listeners.push(Listener::open(address).await?);
     }
-    let store = open_store(config.store).await;
+    let (stop, mut stopped) = tokio::sync::oneshot::channel();
+    tokio::spawn(signals.tell(stop));
+    let store = tokio::select! {
+        store = open_store(config.store) => store,
+        _ = &mut stopped => return Ok(()),
+    };
     for listener in &listeners {
         info!(address = listener.address(), "listening");
     }
     let service = Service::new(store, config.max_body_bytes);
-    let (stop, stopped) = tokio::sync::oneshot::channel();
-    tokio::spawn(signals.tell(stop));
     let shutdown = async {
         // The teller lives as long as the process, so an error cannot come.
         let _ = stopped.await;
     };
     if serve(listeners, service, shutdown, config.shutdown_grace).await {
-        info!("stopped; every request was answered");
+        info!("stopped; every request that was under way was answered");
     } else {
         warn!("stopped; some requests were not finished within --shutdown-grace");
     }

@@ -124,7 +124,7 @@ impl Drop for Running {
 fn sigterm_ends_it_with_0() {
     let mut sluice = Running::start();
     sluice.terminate();
-    sluice.wait_for_line("every request was answered");
+    sluice.wait_for_line("every request that was under way was answered");
     assert_eq!(sluice.child.wait().expect("it ends").code(), Some(0));
 }
 

@@ -20,8 +20,8 @@ use tracing::{debug, info, warn};
 
 use super::{Listener, Service, listen::Connection, router};
 
-/// How long a connection may stay silent, before its first byte, within its headers or between requests. Envoy
-/// closes its own idle connections well before, so that no request meets a connection that is being closed.
+/// How long a connection may stay silent, within its headers or between requests. Envoy closes its own idle
+/// connections well before, so that no request meets a connection that is being closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
 /// The most bytes of one request's headers. The filter sends a few hundred.
@@ -47,7 +47,12 @@ pub async fn serve(
     let (accepted, mut connections) = tokio::sync::mpsc::channel(1);
     for listener in listeners {
         let accepted = accepted.clone();
-        accepting.spawn(async move { while accepted.send(accept(&listener).await).await.is_ok() {} });
+        accepting.spawn(async move {
+            // A place is taken before a connection is accepted, so that none is lost between.
+            while let Ok(place) = accepted.reserve().await {
+                place.send(accept(&listener).await);
+            }
+        });
     }
     let router = router(Arc::clone(&service));
     let (stop, stopping) = watch::channel(());

@@ -133,6 +133,11 @@ fn command(name: &str, script: &str, run: &Run<'_>) -> redis::Cmd {
 
 /// Whether the server answered, is the right one, and just would not: out of memory, busy, too few replicas.
 fn is_refusal(error: &RedisError) -> bool {
+    // Before version 7 Redis tells of an error within a script as an error of the script, with the text of both.
+    let text = error.to_string();
+    if text.contains("READONLY ") || text.contains("MASTERDOWN ") {
+        return false;
+    }
     match error.kind() {
         ErrorKind::Server(kind) => !matches!(
             kind,
