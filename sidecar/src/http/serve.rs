@@ -44,7 +44,8 @@ pub async fn serve(
     let graceful = GracefulShutdown::new();
     // Its own tasks end with it, and with the listeners their ports and socket files.
     let mut accepting = JoinSet::new();
-    let (accepted, mut connections) = tokio::sync::mpsc::channel(1);
+    // A place for each listener, which it holds while it waits for a connection.
+    let (accepted, mut connections) = tokio::sync::mpsc::channel(listeners.len().max(1));
     for listener in listeners {
         let accepted = accepted.clone();
         accepting.spawn(async move {
