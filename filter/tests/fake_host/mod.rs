@@ -1,4 +1,4 @@
-//! An Envoy in a few functions: the other side of every import of the filter, native, so that the real dispatcher
+//! An Envoy in a few functions: the other side of every import of the filter, native, so that the real exports
 //! and the real filter run under a test. Strict where Envoy would crash or misbehave: it panics there.
 
 use std::cell::RefCell;
