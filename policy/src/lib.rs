@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! bytes ── config ──▶ Policies
-//! Request ── Policies::asks ──▶ Vec<Ask> ──▶ (the sidecar decides) ──▶ Verdict ── answer ──▶ headers, or a denial
+//! Request ── Policies::asks ──▶ Vec<Ask> ── takes ──▶ (the sidecar decides) ──▶ verdicts ── answer ──▶ headers, or a denial
+//! Response ── Policies::bill ──▶ Bill ── takes ──▶ (the sidecar settles)
 //! ```
 //!
 //! Nothing here calls a host, a clock or a network: the filter does that, and every program that wants to know
@@ -11,13 +12,21 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod bill;
 mod config;
+mod cost;
 mod key;
 mod matcher;
+mod part;
 mod policies;
 mod request;
+mod route;
 
-pub use answer::{Answer, Denial, Failure, Quota};
-pub use config::{ConfigError, Problem};
-pub use policies::{Ask, OnError, Policies, Policy, Sidecar};
-pub use request::Request;
+pub use answer::{Answer, Count, Denial, Failure, Header, UpstreamHeaders};
+pub use bill::Bill;
+#[cfg(feature = "schema")]
+pub use config::schema;
+pub use config::{ConfigError, Place, Problem, Step};
+pub use policies::{Ask, Asked, Mode, NamedLimit, OnError, Policies, Policy, Sidecar};
+pub use request::{CLIENT_ADDRESS, ROUTE_NAME, Request, Response};
+pub use route::ROUTE_METADATA;

@@ -1,47 +1,123 @@
 //! Which requests a policy governs.
 
-use crate::Request;
+use ipnet::IpNet;
+use regex::bytes::Regex;
 
-/// Conditions that a request must all fulfil; none where nothing is written.
-#[derive(Clone, Debug, Default)]
-pub struct Matcher {
-    pub path: Option<PathMatch>,
-    /// Any of these; all methods where the list is empty.
-    pub methods: Vec<String>,
+use crate::Request;
+use crate::request::{self, ROUTE_NAME};
+
+/// A condition on a request.
+#[derive(Clone, Debug)]
+pub enum Condition {
+    /// Every one of these is met; none: always.
+    All(Vec<Condition>),
+    /// At least one of these is met.
+    Any(Vec<Condition>),
+    /// This is not met.
+    Not(Box<Condition>),
+    /// On the path without the query. A request without a path fulfils none.
+    Path(Test),
+    /// The method is one of these.
+    Method(Vec<String>),
+    /// The host is one of these.
+    Host(Vec<HostName>),
+    /// On the first value of a header, by its name in lower case.
+    Header(String, Test),
+    Query(String, Test),
+    Cookie(String, Test),
+    /// The client's address is in one of these.
+    ClientAddress(Vec<IpNet>),
+    RouteName(Vec<String>),
+    /// On a value of metadata, by the path of its attribute.
+    Metadata(String, Test),
+    /// So many of a million requests.
+    Share(u32),
 }
 
-/// A condition on the path without the query. A request without a path fulfils none.
+/// A condition on a value.
 #[derive(Clone, Debug)]
-pub enum PathMatch {
+pub enum Test {
+    /// There is one.
+    Present,
     Exact(String),
     Prefix(String),
+    Suffix(String),
+    /// The whole of it matches.
+    Regex(Regex),
 }
 
-impl Matcher {
-    pub fn matches(&self, request: &impl Request) -> bool {
-        let path_fits =
-            self.path.as_ref().is_none_or(|path| request.path().is_some_and(|found| path.matches(found)));
-        path_fits && self.fits_method(request)
-    }
-
-    /// Whether there is no condition.
-    pub fn matches_all(&self) -> bool {
-        self.path.is_none() && self.methods.is_empty()
-    }
-
-    fn fits_method(&self, request: &impl Request) -> bool {
-        self.methods.is_empty()
-            || request
-                .method()
-                .is_some_and(|found| self.methods.iter().any(|method| method.as_bytes() == found))
-    }
+/// A host, or all hosts below a domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostName {
+    Exact(String),
+    /// With the point before it, such as `.example.com`.
+    Below(String),
 }
 
-impl PathMatch {
-    fn matches(&self, path: &[u8]) -> bool {
+impl Condition {
+    pub fn is_met(&self, by: &impl Request) -> bool {
         match self {
-            Self::Exact(exact) => path == exact.as_bytes(),
-            Self::Prefix(prefix) => path.starts_with(prefix.as_bytes()),
+            Self::All(all) => all.iter().all(|condition| condition.is_met(by)),
+            Self::Any(any) => any.iter().any(|condition| condition.is_met(by)),
+            Self::Not(condition) => !condition.is_met(by),
+            Self::Path(test) => test.fits(request::path(by)),
+            Self::Method(methods) => by.header(":method").is_some_and(|found| one_of(methods, found)),
+            Self::Host(hosts) => {
+                request::host(by).is_some_and(|found| hosts.iter().any(|host| host.fits(&found)))
+            }
+            Self::Header(name, test) => test.fits(by.header(name)),
+            Self::Query(name, test) => test.fits(request::query(by, name).as_deref()),
+            Self::Cookie(name, test) => test.fits(request::cookie(by, name)),
+            Self::ClientAddress(networks) => {
+                request::client_ip(by).is_some_and(|ip| networks.iter().any(|network| network.contains(&ip)))
+            }
+            Self::RouteName(names) => {
+                request::attribute(by, ROUTE_NAME).is_some_and(|found| one_of(names, found))
+            }
+            Self::Metadata(path, test) => test.fits(request::metadata(by, path).as_deref()),
+            // Compared in 64 bits, so that a share of all is all.
+            Self::Share(ppm) => u64::from(by.draw()) * 1_000_000 < u64::from(*ppm) << 32,
+        }
+    }
+
+    /// Whether every request meets it.
+    pub fn is_always_met(&self) -> bool {
+        matches!(self, Self::All(all) if all.iter().all(Self::is_always_met))
+    }
+
+    /// Whether it, or a condition in it, is one that `wanted` is true of.
+    pub fn has(&self, wanted: &impl Fn(&Self) -> bool) -> bool {
+        wanted(self)
+            || match self {
+                Self::All(inner) | Self::Any(inner) => inner.iter().any(|condition| condition.has(wanted)),
+                Self::Not(inner) => inner.has(wanted),
+                _ => false,
+            }
+    }
+}
+
+fn one_of(names: &[String], found: &[u8]) -> bool {
+    names.iter().any(|name| name.as_bytes() == found)
+}
+
+impl Test {
+    pub fn fits(&self, value: Option<&[u8]>) -> bool {
+        let Some(value) = value else { return false };
+        match self {
+            Self::Present => true,
+            Self::Exact(text) => value == text.as_bytes(),
+            Self::Prefix(text) => value.starts_with(text.as_bytes()),
+            Self::Suffix(text) => value.ends_with(text.as_bytes()),
+            Self::Regex(regex) => regex.is_match(value),
+        }
+    }
+}
+
+impl HostName {
+    fn fits(&self, host: &[u8]) -> bool {
+        match self {
+            Self::Exact(name) => host == name.as_bytes(),
+            Self::Below(domain) => host.len() > domain.len() && host.ends_with(domain.as_bytes()),
         }
     }
 }

@@ -1,18 +1,30 @@
 //! The policies of one filter, and what they ask for one request.
 
+use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::time::Duration;
 
 use bucket::Limit;
+use contract::{BucketTake, Kind, Take};
+use sha2::{Digest, Sha256};
 
 use crate::Request;
+use crate::answer::{Denied, Headers};
+use crate::config::{Problem, Statuses, WHOLE_PPM};
+use crate::cost::{Cost, Settle};
 use crate::key::Key;
-use crate::matcher::Matcher;
+use crate::matcher::Condition;
+use crate::part::Part;
+use crate::route::Route;
 
 /// A valid configuration.
 #[derive(Clone, Debug)]
 pub struct Policies {
     pub(crate) sidecar: Sidecar,
     pub(crate) domain: String,
+    /// A request that meets one of these is exempt.
+    pub(crate) skip: Vec<Condition>,
+    pub(crate) headers: Headers,
     pub(crate) policies: Vec<Policy>,
 }
 
@@ -25,14 +37,37 @@ pub struct Sidecar {
     pub timeout: Duration,
 }
 
-/// A limit on those requests that match, for each key apart.
+/// Limits on those requests that match, for each key apart.
 #[derive(Clone, Debug)]
 pub struct Policy {
+    /// Its place in the configuration.
+    pub(crate) place: usize,
     pub(crate) name: String,
-    pub(crate) matcher: Matcher,
+    pub(crate) condition: Condition,
     pub(crate) key: Key,
-    pub(crate) limit: Limit,
+    pub(crate) limits: Vec<NamedLimit>,
+    pub(crate) cost: Cost,
+    pub(crate) settle: Option<Settle>,
+    pub(crate) refund_on: Vec<Statuses>,
+    pub(crate) mode: Mode,
+    /// For so many of a million keys it is enforced.
+    pub(crate) enforce_ppm: u32,
+    pub(crate) only_if_chosen: bool,
     pub(crate) on_error: OnError,
+    pub(crate) denied: Option<Denied>,
+}
+
+/// One limit of a policy.
+#[derive(Clone, Debug)]
+pub struct NamedLimit {
+    /// The name of its buckets, unique in the domain: the policy's, and of several limits what tells them apart.
+    pub name: String,
+    /// What each bucket is held to.
+    pub limit: Limit,
+    /// As people write it, such as `60 per minute`.
+    pub text: String,
+    /// As the header `RateLimit-Policy` lists it.
+    pub(crate) item: String,
 }
 
 /// What becomes of a request that could not be decided.
@@ -44,13 +79,37 @@ pub enum OnError {
     Deny,
 }
 
-/// What one policy asks for one request: one token of this bucket.
+/// Whether a policy denies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// It denies what is beyond its limits.
+    Enforce,
+    /// It is decided, counted and reported, and never denies.
+    Shadow,
+    /// It is not asked.
+    Off,
+}
+
+/// What one policy asks for one request: so many tokens of this key's buckets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ask {
     /// The policy's place in the configuration.
     pub policy: usize,
-    /// Whose bucket of it.
+    /// Whose buckets of it.
     pub key: String,
+    /// How many tokens of each; 0 only looks.
+    pub cost_tokens: u64,
+    /// Whether the answer is only reported.
+    pub shadow: bool,
+}
+
+/// What is asked for a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// In the order of the configuration; empty where no policy governs the request.
+    pub asks: Vec<Ask>,
+    /// What is wrong with the metadata of the request's route, which is then as if it were not there.
+    pub mistakes: Vec<Problem>,
 }
 
 impl Policies {
@@ -66,17 +125,95 @@ impl Policies {
         &self.domain
     }
 
+    /// The policies, in the order of the configuration.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Policy> {
+        self.policies.iter()
+    }
+
     /// The policy that an [`Ask`] is about.
     #[must_use]
     pub fn get(&self, ask: &Ask) -> Option<&Policy> {
         self.policies.get(ask.policy)
     }
 
-    /// What the policies ask for a request, in the order of the configuration; empty where none matches.
+    /// Whether a request is exempt from every policy, whatever its route says.
     #[must_use]
-    pub fn asks(&self, request: &impl Request) -> Vec<Ask> {
-        let matching = self.policies.iter().enumerate().filter(|(_, policy)| policy.matcher.matches(request));
-        matching.map(|(index, policy)| Ask { policy: index, key: policy.key.of(request) }).collect()
+    pub fn skips(&self, request: &impl Request) -> bool {
+        self.skip.iter().any(|condition| condition.is_met(request))
+    }
+
+    /// What the policies ask for a request.
+    #[must_use]
+    pub fn asks(&self, request: &impl Request) -> Asked {
+        // Read only once a policy governs the request: most routes say nothing, and it costs a call into Envoy.
+        let context = OnceCell::new();
+        let ask = |(index, policy): (usize, &Policy)| {
+            if !policy.condition.is_met(request) {
+                return None;
+            }
+            let (route, _) = context.get_or_init(|| self.context(request));
+            let chosen = match &route.policies {
+                Some(chosen) => chosen.contains(&index),
+                None => !policy.only_if_chosen,
+            };
+            let mode = route.mode.unwrap_or(policy.mode);
+            if route.skip || !chosen || mode == Mode::Off {
+                return None;
+            }
+            let key = policy.key.of(request)?;
+            let shadow = mode == Mode::Shadow || !policy.enforces(&key, request);
+            let cost_tokens = route.cost_tokens.unwrap_or_else(|| policy.cost.of(request));
+            Some(Ask { policy: index, key, cost_tokens, shadow })
+        };
+        let asks = self.policies.iter().enumerate().filter_map(ask).collect();
+        Asked { asks, mistakes: context.into_inner().map(|(_, mistakes)| mistakes).unwrap_or_default() }
+    }
+
+    /// What holds for every policy of a request: exemption, and what the route says or is mistaken in.
+    fn context(&self, request: &impl Request) -> (Route, Vec<Problem>) {
+        if self.skips(request) {
+            return (Route { skip: true, ..Route::default() }, Vec::new());
+        }
+        self.route(request).map_or_else(|mistakes| (Route::default(), mistakes), |route| (route, Vec::new()))
+    }
+
+    /// What the sidecar is asked for a request: one take for all that is enforced, then one for each policy in
+    /// shadow, charged only where the enforced ones allow.
+    #[must_use]
+    pub fn takes<'a>(&'a self, asks: &'a [Ask]) -> Vec<Take<'a>> {
+        let enforced: Vec<BucketTake<'a>> =
+            asks.iter().filter(|ask| !ask.shadow).flat_map(|ask| self.buckets(ask)).collect();
+        let follows = !enforced.is_empty();
+        let first = follows.then_some(Take { buckets: enforced, kind: Kind::Take, follows: false });
+        let shadows = asks.iter().filter(|ask| ask.shadow);
+        let shadows =
+            shadows.map(|ask| Take { buckets: self.buckets(ask).collect(), kind: Kind::Take, follows });
+        first.into_iter().chain(shadows).collect()
+    }
+
+    /// How many takes [`Policies::takes`] has.
+    #[must_use]
+    pub fn take_count(asks: &[Ask]) -> usize {
+        let shadows = asks.iter().filter(|ask| ask.shadow).count();
+        shadows + usize::from(shadows < asks.len())
+    }
+
+    /// How many buckets all takes together have.
+    #[must_use]
+    pub fn bucket_count(&self, asks: &[Ask]) -> usize {
+        asks.iter().filter_map(|ask| self.get(ask)).map(|policy| policy.limits.len()).sum()
+    }
+
+    /// The buckets of one ask, one for each limit of its policy.
+    pub(crate) fn buckets<'a>(&'a self, ask: &'a Ask) -> impl Iterator<Item = BucketTake<'a>> {
+        self.get(ask).into_iter().flat_map(|policy| &policy.limits).map(|named| BucketTake {
+            policy: Cow::Borrowed(&named.name),
+            key: Cow::Borrowed(&ask.key),
+            tokens: named.limit.tokens(),
+            period_us: named.limit.period_us(),
+            burst: named.limit.burst_tokens(),
+            cost: ask.cost_tokens,
+        })
     }
 }
 
@@ -87,21 +224,56 @@ impl Policy {
         &self.name
     }
 
-    /// The limit that each of its buckets is held to.
+    /// The limits that its buckets are held to, all at once. At least one.
     #[must_use]
-    pub fn limit(&self) -> &Limit {
-        &self.limit
+    pub fn limits(&self) -> &[NamedLimit] {
+        &self.limits
     }
 
-    /// What one request takes from its bucket, in tokens.
+    /// Whether it denies, where the route says nothing else.
     #[must_use]
-    pub fn cost_tokens(&self) -> u64 {
-        1
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Whether a request meets its conditions.
+    #[must_use]
+    pub fn matches(&self, request: &impl Request) -> bool {
+        self.condition.is_met(request)
+    }
+
+    /// Whether it governs only routes whose metadata names it.
+    #[must_use]
+    pub fn only_if_chosen(&self) -> bool {
+        self.only_if_chosen
     }
 
     /// What becomes of a request that could not be decided.
     #[must_use]
     pub fn on_error(&self) -> OnError {
         self.on_error
+    }
+
+    /// Whether the client's address decides whom it governs or whose bucket it takes from.
+    #[must_use]
+    pub fn uses_client_address(&self) -> bool {
+        self.key.parts().any(|part| matches!(part.part(), Part::ClientAddress { .. }))
+            || self.condition.has(&|condition| matches!(condition, Condition::ClientAddress(_)))
+    }
+
+    /// Whether it is enforced for a key: always the same answer, on every Envoy, and for ever more keys as the share
+    /// grows. Where all share one key, so many of the requests are meant.
+    fn enforces(&self, key: &str, request: &impl Request) -> bool {
+        if self.enforce_ppm >= WHOLE_PPM {
+            return true;
+        }
+        let draw = if key.is_empty() {
+            request.draw()
+        } else {
+            let digest =
+                Sha256::new().chain_update(&self.name).chain_update("/").chain_update(key).finalize();
+            digest.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes))
+        };
+        u64::from(draw) * u64::from(WHOLE_PPM) < u64::from(self.enforce_ppm) << 32
     }
 }

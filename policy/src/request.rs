@@ -1,15 +1,120 @@
-//! What a policy may want to know of a request.
+//! What a policy may want to know of a request and of its response.
+
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
+
+use percent_encoding::percent_decode;
 
 /// A request as the policies see it. Bytes, since a client may send any; `None` where there is no such thing.
 ///
 /// Implementations answer from what they have read already: every method may be called once for each policy.
 pub trait Request {
-    /// The path without the query; `None` for a CONNECT without one.
-    fn path(&self) -> Option<&[u8]>;
-    /// The method, such as `GET`.
-    fn method(&self) -> Option<&[u8]>;
-    /// The first value of a header; `name` is in lower case.
+    /// The first value of a header; `name` is in lower case. Also of `:path`, `:method` and `:authority`.
     fn header(&self, name: &str) -> Option<&[u8]>;
-    /// The client's address as Envoy writes it: `192.0.2.1:4711`, `[2001:db8::1]:4711`, or the path of a socket.
-    fn client_address(&self) -> Option<&[u8]>;
+    /// An attribute as Envoy encodes it, by its path with the parts separated by NUL, such as [`CLIENT_ADDRESS`].
+    fn attribute(&self, path: &str) -> Option<&[u8]>;
+    /// A number drawn for this request, always the same, every one of all 32-bit numbers as likely as the others.
+    fn draw(&self) -> u32;
+}
+
+/// The headers of a response, as far as they can be asked for.
+pub trait Response {
+    /// The first value of a header; `name` is in lower case. Also of `:status`.
+    fn header(&self, name: &str) -> Option<&[u8]>;
+}
+
+/// The attribute with the client's address: `192.0.2.1:4711`, `[2001:db8::1]:4711`, or the path of a socket.
+pub const CLIENT_ADDRESS: &str = "source\0address";
+
+/// The attribute with the name of the route.
+pub const ROUTE_NAME: &str = "xds\0route_name";
+
+/// The path without the query; `None` for a CONNECT without one.
+pub fn path(request: &impl Request) -> Option<&[u8]> {
+    request.header(":path")?.split(|&byte| byte == b'?' || byte == b'#').next()
+}
+
+/// The first value of a query parameter, decoded: `%61` and `a` are the same, and `+` is a space.
+pub fn query<'a>(request: &'a impl Request, name: &str) -> Option<Cow<'a, [u8]>> {
+    let target = request.header(":path")?.split(|&byte| byte == b'#').next()?;
+    let start = target.iter().position(|&byte| byte == b'?')? + 1;
+    let mut pairs = target.get(start..)?.split(|&byte| byte == b'&');
+    pairs.find_map(|pair| {
+        let (found, value) = split_at(pair, b'=').unwrap_or((pair, &[]));
+        (!pair.is_empty() && *decoded(found) == *name.as_bytes()).then(|| decoded(value))
+    })
+}
+
+fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
+    if !text.iter().any(|byte| matches!(byte, b'%' | b'+')) {
+        return Cow::Borrowed(text);
+    }
+    let spaced: Vec<u8> = text.iter().map(|&byte| if byte == b'+' { b' ' } else { byte }).collect();
+    Cow::Owned(percent_decode(&spaced).collect())
+}
+
+/// The value of the first cookie of a name.
+pub fn cookie<'a>(request: &'a impl Request, name: &str) -> Option<&'a [u8]> {
+    let mut cookies = request.header("cookie")?.split(|&byte| byte == b';');
+    cookies.find_map(|cookie| {
+        let (found, value) = split_at(cookie.trim_ascii(), b'=')?;
+        (found.trim_ascii() == name.as_bytes()).then(|| value.trim_ascii())
+    })
+}
+
+fn split_at(text: &[u8], sign: u8) -> Option<(&[u8], &[u8])> {
+    let at = text.iter().position(|&byte| byte == sign)?;
+    Some((text.get(..at)?, text.get(at + 1..)?))
+}
+
+/// The host in lower case, without the port and without a point at its end.
+pub fn host(request: &impl Request) -> Option<Cow<'_, [u8]>> {
+    let authority = request.header(":authority")?;
+    let port = authority.iter().rposition(|&byte| byte == b':').filter(|&at| {
+        let digits = authority.get(at + 1..).is_some_and(|port| port.iter().all(u8::is_ascii_digit));
+        // The colons within the brackets of an IPv6 address begin no port.
+        digits && (authority.first() != Some(&b'[') || authority.get(at.wrapping_sub(1)) == Some(&b']'))
+    });
+    let host = port.and_then(|at| authority.get(..at)).unwrap_or(authority);
+    let host = host.strip_suffix(b".").unwrap_or(host);
+    if host.iter().any(u8::is_ascii_uppercase) {
+        return Some(Cow::Owned(host.to_ascii_lowercase()));
+    }
+    Some(Cow::Borrowed(host))
+}
+
+/// The client's address without the port; an IPv4 address within IPv6 as the IPv4 address. `None` where there is
+/// none, as on a Unix socket.
+pub fn client_ip(request: &impl Request) -> Option<IpAddr> {
+    let text = std::str::from_utf8(request.attribute(CLIENT_ADDRESS)?).ok()?;
+    let socket = text.parse::<SocketAddr>().map(|socket| socket.ip());
+    socket.or_else(|_| text.parse::<IpAddr>()).ok().map(|ip| ip.to_canonical())
+}
+
+/// An attribute that is there and not empty: Envoy gives an empty text for many a thing that is not there.
+pub fn attribute<'a>(request: &'a impl Request, path: &str) -> Option<&'a [u8]> {
+    request.attribute(path).filter(|value| !value.is_empty())
+}
+
+/// A value of metadata as text. Envoy encodes a number as 8 bytes and a boolean as one; both become what JSON
+/// would show, where they cannot be text.
+pub fn metadata<'a>(request: &'a impl Request, path: &str) -> Option<Cow<'a, [u8]>> {
+    /// Whole numbers below this are exact.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let value = attribute(request, path)?;
+    let text = match value {
+        [0] => "false".to_owned(),
+        [1] => "true".to_owned(),
+        _ => match <[u8; 8]>::try_from(value).map(f64::from_le_bytes) {
+            Ok(number)
+                if number.fract() == 0.0
+                    && number.abs() < EXACT
+                    && !value.iter().all(u8::is_ascii_graphic) =>
+            {
+                format!("{number:.0}")
+            }
+            _ => return Some(Cow::Borrowed(value)),
+        },
+    };
+    Some(Cow::Owned(text.into_bytes()))
 }

@@ -5,11 +5,22 @@
 
 mod error;
 mod scalar;
+#[cfg(feature = "schema")]
+mod schema;
 mod source;
+mod spot;
 mod validate;
+mod warnings;
 mod written;
 
-pub use error::{ConfigError, Problem};
+use serde_json::Value;
+
+pub use error::{ConfigError, Place, Problem, Step};
+pub use scalar::{Statuses, WHOLE_PPM};
+#[cfg(feature = "schema")]
+pub use schema::schema;
+pub use source::object;
+pub use validate::route;
 
 use crate::Policies;
 
@@ -20,7 +31,14 @@ impl Policies {
     /// [`ConfigError`], whose text names each place in the configuration that is wrong, what was found there, and
     /// what would be right.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, ConfigError> {
-        let value = source::read(bytes)?;
-        validate::policies(&value).map_err(ConfigError::Invalid)
+        Self::from_value(&source::read(bytes)?).map_err(ConfigError::Invalid)
+    }
+
+    /// Reads a filter's `configuration` as a value.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn from_value(value: &Value) -> Result<Self, Vec<Problem>> {
+        validate::policies(value)
     }
 }

@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, Unexpected, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error, MapAccess, Unexpected, Visitor};
 
 /// A whole number, written as a number or as a string of digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,10 @@ pub struct Whole(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span(pub Duration);
 
+/// A share of all, in parts of a million; written in percent, such as `10` or `2.5`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Percent(pub u32);
+
 /// A number of tokens and the time in which they are refilled, such as `60 per minute` or `5 per 12s`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
@@ -23,9 +28,23 @@ pub struct Rate {
     pub period_us: u64,
 }
 
-const RATE: &str = "a limit such as \"60 per minute\", \"5 per 12s\" or \"1000/day\"";
+/// Statuses of responses: one such as `404`, or a class such as `5xx`. From the first to the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Statuses {
+    pub first: u16,
+    pub last: u16,
+}
+
+/// All of them, in parts of a million.
+pub const WHOLE_PPM: u32 = 1_000_000;
+
+const RATE: &str =
+    "a limit such as \"60 per minute\", \"5 per 12s\", \"1000/day\" or { tokens: 60, per: minute }";
+const PERIOD: &str = "a time such as \"minute\", \"12s\" or \"1h 30m\"";
 const SPAN: &str = "a duration such as \"50ms\", \"2s\" or \"1m\"";
 const WHOLE: &str = "a whole number such as 60";
+const STATUSES: &str = "a status such as 404, or a class such as 5xx";
+const PERCENT: &str = "a percentage from 0 to 100, with at most 4 decimals, such as 10 or 2.5";
 
 impl<'de> Deserialize<'de> for Whole {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -46,6 +65,63 @@ impl<'de> Deserialize<'de> for Whole {
             }
         }
         deserializer.deserialize_any(Seen)
+    }
+}
+
+impl<'de> Deserialize<'de> for Percent {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Seen;
+        impl Visitor<'_> for Seen {
+            type Value = Percent;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(PERCENT)
+            }
+
+            fn visit_u64<E: Error>(self, value: u64) -> Result<Percent, E> {
+                percent(&value.to_string())
+                    .ok_or_else(|| E::invalid_value(Unexpected::Unsigned(value), &self))
+            }
+
+            fn visit_f64<E: Error>(self, value: f64) -> Result<Percent, E> {
+                percent(&value.to_string()).ok_or_else(|| E::invalid_value(Unexpected::Float(value), &self))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Percent, E> {
+                percent(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+            }
+        }
+        deserializer.deserialize_any(Seen)
+    }
+}
+
+impl<'de> Deserialize<'de> for Statuses {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Seen;
+        impl Visitor<'_> for Seen {
+            type Value = Statuses;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(STATUSES)
+            }
+
+            fn visit_u64<E: Error>(self, value: u64) -> Result<Statuses, E> {
+                let found = statuses(&value.to_string());
+                found.ok_or_else(|| E::invalid_value(Unexpected::Unsigned(value), &self))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Statuses, E> {
+                statuses(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+            }
+        }
+        deserializer.deserialize_any(Seen)
+    }
+}
+
+impl Whole {
+    /// Digits only, as in a string that was a number once.
+    pub fn parse(text: &str) -> Option<Self> {
+        whole(text).map(Self)
     }
 }
 
@@ -76,9 +152,44 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
+/// A rate in its long form.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LongRate {
+    tokens: Whole,
+    per: Period,
+}
+
+/// The time in a rate, in microseconds: a unit by its name, or a duration.
+#[derive(Debug)]
+struct Period(u64);
+
+impl<'de> Deserialize<'de> for Period {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        from_text(deserializer, PERIOD, |text| period_us(text).map(Period))
+    }
+}
+
 impl<'de> Deserialize<'de> for Rate {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        from_text(deserializer, RATE, rate)
+        struct Seen;
+        impl<'de> Visitor<'de> for Seen {
+            type Value = Rate;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(RATE)
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Rate, E> {
+                rate(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Rate, A::Error> {
+                let LongRate { tokens, per } = LongRate::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Rate { tokens: tokens.0, period_us: per.0 })
+            }
+        }
+        deserializer.deserialize_any(Seen)
     }
 }
 
@@ -91,6 +202,27 @@ fn whole(text: &str) -> Option<u64> {
     text.parse().ok()
 }
 
+/// Hundredths with up to four decimals: parts of a million.
+fn percent(text: &str) -> Option<Percent> {
+    let (ones, decimals) = text.trim().split_once('.').unwrap_or((text.trim(), "0"));
+    if decimals.is_empty() || decimals.len() > 4 {
+        return None;
+    }
+    let parts = whole(ones)?.checked_mul(10_000)?.checked_add(whole(&format!("{decimals:0<4}"))?)?;
+    u32::try_from(parts).ok().filter(|&parts| parts <= WHOLE_PPM).map(Percent)
+}
+
+/// Three digits, or one and `xx`.
+fn statuses(text: &str) -> Option<Statuses> {
+    let text = text.trim();
+    if let Some(class) = text.strip_suffix("xx") {
+        let class: u16 = class.parse().ok().filter(|class| (1..=5).contains(class))?;
+        return Some(Statuses { first: class * 100, last: class * 100 + 99 });
+    }
+    let status = whole(text).and_then(|status| u16::try_from(status).ok())?;
+    (100..=599).contains(&status).then_some(Statuses { first: status, last: status })
+}
+
 /// A duration without the units whose length nobody agrees on.
 fn span(text: &str) -> Option<Duration> {
     let mut units = text.split(|c: char| !c.is_ascii_alphabetic()).filter(|unit| !unit.is_empty());
@@ -101,18 +233,22 @@ fn span(text: &str) -> Option<Duration> {
     humantime::parse_duration(text.trim()).ok()
 }
 
-/// `N per UNIT`, `N per DURATION`, `N/UNIT` or `N/DURATION`.
-fn rate(text: &str) -> Option<Rate> {
-    let (count, per) = text.split_once(" per ").or_else(|| text.split_once('/'))?;
-    let per = per.trim();
-    let is_unit = per.bytes().all(|byte| byte.is_ascii_alphabetic());
-    let period = if is_unit { span(&format!("1{per}"))? } else { span(per)? };
-    let period_us = u64::try_from(period.as_micros()).ok()?;
+/// A unit such as `minute`, or a duration such as `12s`.
+fn period_us(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let is_unit = text.bytes().all(|byte| byte.is_ascii_alphabetic());
+    let period = if is_unit { span(&format!("1{text}"))? } else { span(text)? };
     // Nothing is counted in less than microseconds: a fraction of one would be cut off unseen.
     if period.subsec_nanos() % 1_000 != 0 {
         return None;
     }
-    Some(Rate { tokens: whole(count)?, period_us })
+    u64::try_from(period.as_micros()).ok()
+}
+
+/// `N per UNIT`, `N per DURATION`, `N/UNIT` or `N/DURATION`.
+fn rate(text: &str) -> Option<Rate> {
+    let (count, per) = text.split_once(" per ").or_else(|| text.split_once('/'))?;
+    Some(Rate { tokens: whole(count)?, period_us: period_us(per)? })
 }
 
 #[cfg(test)]
@@ -153,6 +289,19 @@ mod tests {
             "99999999999999999999 per day",
         ] {
             assert_eq!(rate(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn percentages_are_exact() {
+        let parts = |text| percent(text).map(|Percent(parts)| parts);
+        assert_eq!([parts("0"), parts("10"), parts("100")], [Some(0), Some(100_000), Some(1_000_000)]);
+        assert_eq!(
+            [parts("2.5"), parts("0.0001"), parts(" 99.9999 ")],
+            [Some(25_000), Some(1), Some(999_999)]
+        );
+        for text in ["", "-1", "101", "100.0001", "1.23456", "1.", ".5", "10%", "NaN", "1e1"] {
+            assert_eq!(parts(text), None, "{text}");
         }
     }
 }

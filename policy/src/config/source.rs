@@ -35,7 +35,8 @@ pub fn read(bytes: &[u8]) -> Result<Value, ConfigError> {
     }
 }
 
-fn object(from: Struct) -> Value {
+/// A Struct as the JSON object that it stands for.
+pub fn object(from: Struct) -> Value {
     Value::Object(from.fields.into_iter().map(|(name, value)| (name, json(value))).collect::<Map<_, _>>())
 }
 

@@ -1,0 +1,96 @@
+//! Headers that tell a client of its limits.
+
+use std::borrow::Cow;
+
+use contract::BucketVerdict;
+
+use crate::Policy;
+use crate::policies::NamedLimit;
+
+/// A limit that was asked, and how its bucket answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Heard<'a> {
+    pub policy: &'a Policy,
+    pub limit: &'a NamedLimit,
+    pub bucket: &'a BucketVerdict,
+    /// What was asked for, in tokens.
+    pub cost_tokens: u64,
+}
+
+/// Which headers tell clients of their limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Headers {
+    /// `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset`.
+    pub x_ratelimit: bool,
+    /// `RateLimit-Policy` and `RateLimit`.
+    pub ratelimit: bool,
+    /// `Retry-After`, and how many seconds are added to it at most.
+    pub retry_after: Option<u32>,
+    pub upstream: UpstreamHeaders,
+    /// `x-sluice-decision`.
+    pub debug: bool,
+}
+
+/// What becomes of the upstream's own headers of the same names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamHeaders {
+    /// They stay, and ours of the same name is not added.
+    Keep,
+    /// Ours take their place.
+    Replace,
+    /// Ours are added to them.
+    Append,
+}
+
+/// A header, its name in lower case.
+pub type Header = (Cow<'static, str>, String);
+
+impl Headers {
+    /// Those for a decision: `all` limits and how their buckets stand, of which `speaking` is nearest to denying.
+    pub fn of(&self, all: &[Heard<'_>], speaking: &Heard<'_>, report: &str) -> Vec<Header> {
+        let mut headers = self.of_shadow(report);
+        let mut add = |name: &'static str, value: String| headers.push((Cow::Borrowed(name), value));
+        if self.x_ratelimit {
+            add("x-ratelimit-limit", speaking.limit.limit.burst_tokens().to_string());
+            add("x-ratelimit-remaining", speaking.bucket.remaining.to_string());
+            add("x-ratelimit-reset", seconds_up(speaking.bucket.full_after_us).to_string());
+        }
+        if self.ratelimit {
+            let list = |item: fn(&Heard<'_>) -> String| all.iter().map(item).collect::<Vec<_>>().join(", ");
+            add("ratelimit-policy", list(|heard| heard.limit.item.clone()));
+            add("ratelimit", list(state_item));
+        }
+        headers
+    }
+
+    /// Those for a request of which no enforced policy has decided anything.
+    pub fn of_shadow(&self, report: &str) -> Vec<Header> {
+        self.debug.then(|| (Cow::Borrowed("x-sluice-decision"), report.to_owned())).into_iter().collect()
+    }
+}
+
+/// A structured field's integer has at most 15 digits.
+const MAX_INTEGER: u64 = 999_999_999_999_999;
+
+/// A limit as an item of `RateLimit-Policy`: the tokens that are refilled in a window of whole seconds.
+///
+/// Source: draft-ietf-httpapi-ratelimit-headers-10, section 3.
+pub fn policy_item(name: &str, tokens: u64, period_us: u64) -> String {
+    let window_seconds = seconds_up(period_us);
+    // A limit below a second, or not of whole seconds, is told for the next whole second.
+    let quota = u128::from(tokens) * u128::from(window_seconds) * 1_000_000 / u128::from(period_us.max(1));
+    let quota = u64::try_from(quota).unwrap_or(u64::MAX).clamp(1, MAX_INTEGER);
+    format!("\"{name}\";q={quota};w={}", window_seconds.min(MAX_INTEGER))
+}
+
+/// How a bucket stands as an item of `RateLimit`: what is left, and the seconds until it is full again.
+fn state_item(heard: &Heard<'_>) -> String {
+    let remaining = heard.bucket.remaining.min(MAX_INTEGER);
+    let full_after_seconds = seconds_up(heard.bucket.full_after_us).min(MAX_INTEGER);
+    format!("\"{}\";r={remaining};t={full_after_seconds}", heard.limit.name)
+}
+
+/// Whole seconds, rounded up: never earlier than the truth.
+pub const fn seconds_up(us: u64) -> u64 {
+    us.div_ceil(1_000_000)
+}

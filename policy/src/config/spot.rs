@@ -1,0 +1,125 @@
+//! Where in a configuration one is, and what was found to be wrong on the way.
+
+use std::cell::RefCell;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use serde_path_to_error::Segment;
+
+use super::error::{Place, Problem, Step};
+
+/// All that is wrong with a configuration, as far as it was read.
+#[derive(Debug, Default)]
+pub struct Problems(RefCell<Vec<Problem>>);
+
+/// A place, and the list to which its problems are added.
+#[derive(Clone, Debug)]
+pub struct Spot<'a> {
+    problems: &'a Problems,
+    place: Place,
+}
+
+impl Problems {
+    /// The root of the configuration.
+    pub fn root(&self) -> Spot<'_> {
+        Spot { problems: self, place: Place::default() }
+    }
+
+    /// Everything that was found, in the order in which it was.
+    pub fn into_found(self) -> Vec<Problem> {
+        self.0.into_inner()
+    }
+}
+
+impl<'a> Spot<'a> {
+    /// The value of a field here.
+    pub fn field(&self, name: &str) -> Self {
+        Self { problems: self.problems, place: self.place.then(Step::Field(name.to_owned())) }
+    }
+
+    /// An item of the list here.
+    pub fn item(&self, index: usize) -> Self {
+        Self { problems: self.problems, place: self.place.then(Step::Item(index)) }
+    }
+
+    /// Something is wrong here.
+    pub fn problem(&self, message: impl Into<String>) {
+        self.problems.0.borrow_mut().push(Problem { place: self.place.clone(), message: message.into() });
+    }
+
+    /// Reads what stands here, or adds what is wrong with it.
+    pub fn read<T: DeserializeOwned>(&self, value: &Value) -> Option<T> {
+        serde_path_to_error::deserialize(value)
+            .map_err(|error| {
+                let mut spot = self.clone();
+                let mut inner = Some(value);
+                for segment in error.path().iter() {
+                    match segment {
+                        Segment::Seq { index } => {
+                            (spot, inner) = (spot.item(*index), inner.and_then(|value| value.get(index)));
+                        }
+                        Segment::Map { key } => {
+                            (spot, inner) = (spot.field(key), inner.and_then(|value| value.get(key)));
+                        }
+                        // Its name is a field, too, but the one that is known already.
+                        Segment::Enum { .. } | Segment::Unknown => {}
+                    }
+                }
+                let message = error.into_inner().to_string();
+                // A name that nobody knows is the place itself.
+                let named = quoted(&message).next().filter(|name| {
+                    message.starts_with("unknown") && inner.is_some_and(|value| value.get(name).is_some())
+                });
+                let spot = named.map_or_else(|| spot.clone(), |name| spot.field(name));
+                spot.problem(in_plain_words(&message));
+            })
+            .ok()
+    }
+}
+
+/// The words between backticks.
+fn quoted(message: &str) -> impl Iterator<Item = &str> {
+    message.split('`').skip(1).step_by(2)
+}
+
+/// The library's message in the words of the rest, with what was probably meant.
+fn in_plain_words(message: &str) -> String {
+    if let Some(name) = message.strip_prefix("missing field ") {
+        return format!("the field {name} is missing");
+    }
+    if message.starts_with("unknown") {
+        let what = if message.starts_with("unknown variant") { "unknown variant" } else { "unknown field" };
+        let rest = message.strip_prefix(what).unwrap_or(message).replacen(", expected", "; expected", 1);
+        let (found, expected) = (quoted(message).next().unwrap_or_default(), quoted(message).skip(1));
+        return format!("found{rest}{}", did_you_mean(found, expected));
+    }
+    let found = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "));
+    let Some((found, expected)) = found.and_then(|found| found.rsplit_once(", expected ")) else {
+        return message.to_owned();
+    };
+    let found = match found.split_once(' ') {
+        _ if found == "null" => "nothing; write a value, or leave the field out".to_owned(),
+        _ if found == "map" => "a mapping".to_owned(),
+        _ if found == "sequence" => "a list".to_owned(),
+        _ if found.starts_with("floating point") => found.replacen("floating point ", "the number ", 1),
+        Some(("string", text)) => text.to_owned(),
+        Some(("integer", number)) => format!("the number {number}"),
+        Some(("boolean", value)) => format!("the boolean {value}"),
+        _ => found.to_owned(),
+    };
+    let expected = match expected {
+        "a string" => "text",
+        "a sequence" => "a list",
+        "a map" => "a mapping",
+        "a boolean" => "true or false",
+        other => other,
+    };
+    format!("found {found}; expected {expected}")
+}
+
+/// The end of a message about `found`, where one of `known` is near it.
+pub fn did_you_mean<'a>(found: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let near = known.map(|name| (strsim::damerau_levenshtein(found, name), name));
+    let nearest = near.filter(|&(distance, name)| distance * 2 <= name.len()).min();
+    nearest.map_or_else(String::new, |(_, name)| format!("; did you mean `{name}`?"))
+}

@@ -1,0 +1,135 @@
+//! What is allowed, and yet most likely not what its author wants.
+
+use super::error::{Place, Problem, Step};
+use crate::matcher::{Condition, Test};
+use crate::{Mode, Policies, Policy};
+
+impl Policies {
+    /// Traps: what is allowed, and yet most likely not what its author wants.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<Problem> {
+        self.policies.iter().flat_map(|policy| policy.warnings()).collect()
+    }
+}
+
+impl Policy {
+    fn warnings(&self) -> Vec<Problem> {
+        let mut found = Vec::new();
+        let mut warn = |field: &str, message: String| {
+            let place = Place(vec![
+                Step::Field("policies".to_owned()),
+                Step::Item(self.place),
+                Step::Field(field.to_owned()),
+            ]);
+            found.push(Problem { place, message });
+        };
+        if let Some(why) = contradiction(&self.condition) {
+            warn("match", format!("no request meets these conditions: {why}; the policy never matches"));
+        }
+        let (least, most) = self.cost.bounds();
+        if let Some(named) = self.limits.iter().min_by_key(|named| named.limit.burst_tokens()) {
+            let burst = named.limit.burst_tokens();
+            if least > burst {
+                warn(
+                    "cost",
+                    format!(
+                        "each request costs {least}, and the limit {:?} never holds more than its burst of {burst}: every \
+                     request is denied; raise the burst, or lower the cost",
+                        named.name
+                    ),
+                );
+            } else if most > burst {
+                warn(
+                    "cost",
+                    format!(
+                        "a request may cost up to {most}, and the limit {:?} never holds more than its burst of {burst}: those \
+                     that cost more are always denied; raise the burst, or lower `max`",
+                        named.name
+                    ),
+                );
+            }
+        }
+        if self.mode == Mode::Enforce && self.enforce_ppm == 0 {
+            warn("enforce_percent", "it is enforced for nobody; `mode: shadow` says so".to_owned());
+        }
+        found
+    }
+}
+
+/// Why no request meets a condition, where that is certain.
+fn contradiction(condition: &Condition) -> Option<String> {
+    match condition {
+        Condition::Share(0) => Some("0 percent are none".to_owned()),
+        Condition::Any(any) => {
+            let reasons: Option<Vec<String>> = any.iter().map(contradiction).collect();
+            reasons.and_then(|reasons| reasons.into_iter().next())
+        }
+        Condition::Not(inner) if inner.is_always_met() => Some("`not` excludes every request".to_owned()),
+        Condition::All(_) => {
+            let mut all = Vec::new();
+            flatten(condition, &mut all);
+            let single = all.iter().find_map(|condition| match condition {
+                Condition::All(_) => None,
+                other => contradiction(other),
+            });
+            let pairs = all
+                .iter()
+                .enumerate()
+                .flat_map(|(index, left)| all.iter().skip(index + 1).map(move |right| (*left, *right)));
+            single.or_else(|| pairs.filter_map(|(left, right)| between(left, right)).next())
+        }
+        _ => None,
+    }
+}
+
+/// Everything that must be met, through nested `all`.
+fn flatten<'a>(condition: &'a Condition, to: &mut Vec<&'a Condition>) {
+    match condition {
+        Condition::All(all) => all.iter().for_each(|condition| flatten(condition, to)),
+        other => to.push(other),
+    }
+}
+
+/// Why two conditions cannot both be met, where that is certain.
+fn between(left: &Condition, right: &Condition) -> Option<String> {
+    let apart = |what: &str, left: &Test, right: &Test| {
+        excludes(left, right).then(|| format!("{what} cannot be both"))
+    };
+    match (left, right) {
+        (Condition::Path(left), Condition::Path(right)) => apart("the path", left, right),
+        (Condition::Header(left, one), Condition::Header(right, other)) if left == right => {
+            apart(&format!("the header {left:?}"), one, other)
+        }
+        (Condition::Query(left, one), Condition::Query(right, other)) if left == right => {
+            apart(&format!("the parameter {left:?}"), one, other)
+        }
+        (Condition::Cookie(left, one), Condition::Cookie(right, other)) if left == right => {
+            apart(&format!("the cookie {left:?}"), one, other)
+        }
+        (Condition::Metadata(left, one), Condition::Metadata(right, other)) if left == right => {
+            apart("the value of metadata", one, other)
+        }
+        (Condition::Method(left), Condition::Method(right)) => disjoint("method", left, right),
+        (Condition::RouteName(left), Condition::RouteName(right)) => disjoint("route", left, right),
+        _ => None,
+    }
+}
+
+fn disjoint(what: &str, left: &[String], right: &[String]) -> Option<String> {
+    let shared = left.iter().any(|name| right.contains(name));
+    (!shared).then(|| format!("no {what} is in both lists"))
+}
+
+/// Whether no value passes both tests, where that is certain.
+fn excludes(left: &Test, right: &Test) -> bool {
+    match (left, right) {
+        (Test::Exact(value), other) | (other, Test::Exact(value)) => !other.fits(Some(value.as_bytes())),
+        (Test::Prefix(left), Test::Prefix(right)) => {
+            !left.starts_with(right.as_str()) && !right.starts_with(left.as_str())
+        }
+        (Test::Suffix(left), Test::Suffix(right)) => {
+            !left.ends_with(right.as_str()) && !right.ends_with(left.as_str())
+        }
+        _ => false,
+    }
+}

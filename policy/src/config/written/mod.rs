@@ -1,0 +1,163 @@
+//! The configuration as its author writes it. The documentation of each field is what an editor shows.
+
+mod answer;
+mod condition;
+mod key;
+mod later;
+mod limit;
+mod route;
+
+use serde::{Deserialize, Deserializer};
+
+use super::scalar::{Percent, Span};
+
+pub use answer::{WrittenDenied, WrittenHeaders, WrittenJitter, WrittenRetryAfter, WrittenUpstream};
+pub use condition::{WrittenCondition, WrittenPath, WrittenTest};
+pub use key::{
+    Word, WrittenCertificate, WrittenClaim, WrittenMetadata, WrittenPart, WrittenPartFields, WrittenPathPart,
+    WrittenPrefixes,
+};
+pub use later::Later;
+pub use limit::{WrittenCost, WrittenHeaderCost, WrittenLimit, WrittenSettle};
+pub use route::WrittenRoute;
+
+/// The configuration of a Sluice filter.
+#[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(rename = "Sluice", title = "Sluice"))]
+#[serde(deny_unknown_fields, expecting = "a mapping with `sidecar` and `policies`")]
+pub struct Written {
+    /// Where the decisions are made.
+    pub sidecar: Later<WrittenSidecar>,
+    /// The namespace of the policies: those of the same name in different domains are different limits.
+    #[serde(default)]
+    pub domain: Later<String>,
+    /// What a request gets that could not be decided, where its policy says nothing else.
+    #[serde(default)]
+    pub on_error: Later<WrittenOnError>,
+    /// Whether policies are enforced, where they say nothing else.
+    #[serde(default)]
+    pub mode: Later<WrittenMode>,
+    /// The secret with which `hash: true` hashes, at least 16 bytes: the same on every Envoy.
+    #[serde(default)]
+    pub hash_secret: Later<String>,
+    /// Requests that are exempt from every policy: those that meet one of these conditions.
+    #[serde(default)]
+    pub skip: Later<Vec<Later<WrittenCondition>>>,
+    /// Which headers tell clients of their limits.
+    #[serde(default)]
+    pub headers: Later<WrittenHeaders>,
+    /// What a denied request is answered, where its policy says nothing else.
+    #[serde(default)]
+    pub denied: Later<WrittenDenied>,
+    /// The limits. A request takes from all that match it, or from none.
+    pub policies: Later<Vec<Later<WrittenPolicy>>>,
+}
+
+/// Where the decisions are made.
+#[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, expecting = "a mapping such as { cluster: sluice, timeout: 50ms }")]
+pub struct WrittenSidecar {
+    /// The Envoy cluster with the sidecars.
+    pub cluster: String,
+    /// How long one callout may take: 1ms to 60s. By default 50ms.
+    #[serde(default, deserialize_with = "written")]
+    pub timeout: Option<Span>,
+}
+
+/// What becomes of a request that could not be decided.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case", expecting = "`allow` or `deny`")]
+pub enum WrittenOnError {
+    /// It passes.
+    #[default]
+    Allow,
+    /// It is answered with 503.
+    Deny,
+}
+
+/// Whether a policy denies.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case", expecting = "`enforce`, `shadow` or `off`")]
+pub enum WrittenMode {
+    /// It denies what is beyond its limit.
+    #[default]
+    Enforce,
+    /// It decides, counts and reports, and never denies.
+    Shadow,
+    /// It is not even asked.
+    Off,
+}
+
+/// What becomes of a request that lacks a part of the key.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case", expecting = "`share` or `skip`")]
+pub enum WrittenMissing {
+    /// All requests that lack it share one bucket.
+    #[default]
+    Share,
+    /// The policy does not govern it.
+    Skip,
+}
+
+/// A limit on the requests that match, for each key apart.
+#[derive(Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, expecting = "a policy: a mapping with `name`, `key` and `limit`")]
+pub struct WrittenPolicy {
+    /// Names the policy in answers, logs, counters and Redis: 1 to 64 letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// Which requests it governs: those that meet every condition that is written. By default all.
+    #[serde(default, rename = "match")]
+    pub matches: Later<WrittenCondition>,
+    /// Who shares a bucket: all requests in which each of these parts is equal. An empty list is one bucket for all.
+    pub key: Later<Vec<Later<WrittenPart>>>,
+    /// What becomes of a request that lacks a part of the key. By default `share`.
+    #[serde(default)]
+    pub missing: Later<WrittenMissing>,
+    /// Tokens and the time in which they are refilled: `60 per minute`, `5 per 12s`, `1000/day`.
+    #[serde(default)]
+    pub limit: Later<super::scalar::Rate>,
+    /// The most tokens at once. By default the limit's number.
+    #[serde(default)]
+    pub burst: Later<super::scalar::Whole>,
+    /// Several limits instead of one; a request takes from all of them, or from none.
+    #[serde(default)]
+    pub limits: Later<Vec<Later<WrittenLimit>>>,
+    /// How many tokens a request takes: a number, or from a request header. By default 1; 0 only reports.
+    #[serde(default)]
+    pub cost: Later<WrittenCost>,
+    /// What a request really cost, known when its response ends: the difference is then taken or returned.
+    #[serde(default)]
+    pub settle: Later<WrittenSettle>,
+    /// Statuses of responses for which nothing is to be paid: what was taken is returned.
+    #[serde(default)]
+    pub refund_on: Later<Vec<super::scalar::Statuses>>,
+    /// Whether it denies, or only tells what it would.
+    #[serde(default)]
+    pub mode: Later<WrittenMode>,
+    /// For how many of its keys a policy in mode `enforce` is enforced; for the others it is in shadow. By default 100.
+    #[serde(default)]
+    pub enforce_percent: Later<Percent>,
+    /// Whether it governs only those routes whose metadata chooses it by name.
+    #[serde(default)]
+    pub only_if_chosen: Later<bool>,
+    /// What a request gets that could not be decided.
+    #[serde(default)]
+    pub on_error: Later<WrittenOnError>,
+    /// What a request is answered that this policy denies.
+    #[serde(default)]
+    pub denied: Later<WrittenDenied>,
+}
+
+/// A field that is left out has its default; one that is written without a value, which YAML reads as null, is a
+/// mistake: an empty condition must not come to match everything.
+pub fn written<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
