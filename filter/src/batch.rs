@@ -6,9 +6,9 @@
 
 use std::collections::HashMap;
 
-/// The most takes in one callout. Envoy sends the replies to a batch from within each other, each deeper on the stack that
-/// it shares with the filter: 300 at once were well, 400 were a trap.
-pub const MAX_TAKES: usize = 100;
+/// The most requests that wait for the answer of one callout. Envoy sends the replies to a batch from within each other,
+/// each deeper on the stack that it shares with the filter: 300 at once were well, 400 were a trap.
+pub const MAX_REPLIES: usize = 100;
 
 /// The most buckets that one callout asks: what a store decides at once.
 pub const MAX_BUCKETS: usize = 1_024;
@@ -19,9 +19,9 @@ pub const MAX_KEY_BYTES: usize = 16 << 10;
 /// The most callouts on the way. Those beyond the first are full, so there are more than one only under load.
 pub const MAX_CALLOUTS: usize = 32;
 
-/// Something that waits for a decision.
+/// Something that waits for a callout.
 pub trait Waiting {
-    /// Whether nobody waits for it any more.
+    /// Whether it is not to be sent any more.
     fn is_gone(&self) -> bool;
     /// What it adds to a callout.
     fn load(&self) -> Load;
@@ -30,6 +30,10 @@ pub trait Waiting {
 /// What a callout carries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Load {
+    /// Requests that wait for the answer.
+    pub replies: usize,
+    /// Takes, of which a sidecar accepts no more than the contract says.
+    pub takes: usize,
     /// Buckets that are asked.
     pub buckets: usize,
     /// Bytes of their keys.
@@ -61,8 +65,12 @@ impl<T> Default for Batcher<T> {
 }
 
 impl Load {
-    fn with(self, other: Self) -> Self {
+    /// Both together.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
         Self {
+            replies: self.replies.saturating_add(other.replies),
+            takes: self.takes.saturating_add(other.takes),
             buckets: self.buckets.saturating_add(other.buckets),
             key_bytes: self.key_bytes.saturating_add(other.key_bytes),
         }
@@ -85,7 +93,7 @@ impl<T: Waiting> Batcher<T> {
         }
         self.load = self.load.with(load);
         self.waiting.push(item);
-        self.full = self.waiting.len() >= MAX_TAKES;
+        self.full = self.load.replies >= MAX_REPLIES;
         Ok(())
     }
 
@@ -100,7 +108,7 @@ impl<T: Waiting> Batcher<T> {
         std::mem::take(&mut self.waiting)
     }
 
-    /// How many were dropped since this was last asked, because nobody waited for them any more.
+    /// How many were dropped since this was last asked, because they were not to be sent any more.
     pub fn take_dropped(&mut self) -> usize {
         std::mem::take(&mut self.dropped)
     }
@@ -118,8 +126,11 @@ impl<T: Waiting> Batcher<T> {
     /// A lone item always has room.
     fn has_room_for(&self, more: Load) -> bool {
         let load = self.load.with(more);
-        let fits = load.buckets <= MAX_BUCKETS && load.key_bytes <= MAX_KEY_BYTES;
-        self.waiting.is_empty() || (fits && self.waiting.len() < MAX_TAKES)
+        let fits = load.replies <= MAX_REPLIES
+            && load.takes <= contract::MAX_TAKES
+            && load.buckets <= MAX_BUCKETS
+            && load.key_bytes <= MAX_KEY_BYTES;
+        self.waiting.is_empty() || fits
     }
 
     fn drop_gone(&mut self) {
@@ -153,7 +164,7 @@ mod tests {
     }
 
     fn item(name: usize) -> Item {
-        Item { name, gone: false, load: Load { buckets: 1, key_bytes: 30 } }
+        Item { name, gone: false, load: Load { replies: 1, takes: 1, buckets: 1, key_bytes: 30 } }
     }
 
     fn gone(name: usize) -> Item {
@@ -191,7 +202,8 @@ mod tests {
 
     #[test]
     fn a_batch_that_can_carry_no_more_leaves_though_others_are_on_the_way() {
-        let heavy = |buckets, key_bytes| Item { load: Load { buckets, key_bytes }, ..item(9) };
+        let heavy =
+            |buckets, key_bytes| Item { load: Load { buckets, key_bytes, ..item(9).load }, ..item(9) };
         for (first, second) in [
             (heavy(MAX_BUCKETS, 0), heavy(1, 0)),
             (heavy(1, MAX_KEY_BYTES), heavy(1, 1)),
@@ -213,31 +225,44 @@ mod tests {
         let mut batcher = Batcher::default();
         batcher.sent(0, vec![item(1)]);
         for token in 1..=MAX_CALLOUTS {
-            for name in 0..MAX_TAKES {
+            for name in 0..MAX_REPLIES {
                 assert_eq!(batcher.next(), [], "a batch of {name} is not full");
                 batcher.push(item(name)).unwrap();
             }
             let batch = batcher.next();
             if token < MAX_CALLOUTS {
-                assert_eq!(batch.len(), MAX_TAKES);
+                assert_eq!(batch.len(), MAX_REPLIES);
                 batcher.sent(u32::try_from(token).unwrap(), batch);
             } else {
                 assert_eq!(batch, [], "as many are on the way as may be");
             }
         }
         assert_eq!(batcher.push(item(9)), Err(item(9)));
-        assert_eq!(batcher.arrived(3).len(), MAX_TAKES);
-        assert_eq!(batcher.next().len(), MAX_TAKES);
+        assert_eq!(batcher.arrived(3).len(), MAX_REPLIES);
+        assert_eq!(batcher.next().len(), MAX_REPLIES);
+    }
+
+    #[test]
+    fn what_nobody_waits_for_fills_a_batch_by_its_buckets_only() {
+        let settlement = Item { load: Load { replies: 0, key_bytes: 10, ..item(1).load }, ..item(1) };
+        let mut batcher = Batcher::default();
+        batcher.sent(1, vec![item(1)]);
+        for _ in 0..MAX_BUCKETS {
+            assert_eq!(batcher.next(), []);
+            batcher.push(settlement.clone()).unwrap();
+        }
+        assert_eq!(batcher.push(settlement.clone()), Err(settlement));
+        assert_eq!(batcher.next().len(), MAX_BUCKETS);
     }
 
     #[test]
     fn who_has_gone_makes_room() {
         let mut batcher = Batcher::default();
-        for name in 0..MAX_TAKES {
+        for name in 0..MAX_REPLIES {
             batcher.push(gone(name)).unwrap();
         }
         batcher.push(item(1)).unwrap();
-        assert_eq!((names(&batcher.next()), batcher.take_dropped()), (vec![1], MAX_TAKES));
+        assert_eq!((names(&batcher.next()), batcher.take_dropped()), (vec![1], MAX_REPLIES));
     }
 
     #[test]

@@ -2,33 +2,17 @@
 
 use std::borrow::Cow;
 
-use contract::{BucketTake, MARKER_HEADER, TAKE_PATH, Take, TakeRequest, TakeResponse, VERSION, Verdict};
-use policy::{Ask, Failure, Policies};
+use contract::{MARKER_HEADER, TAKE_PATH, Take, TakeRequest, TakeResponse, VERSION, Verdict};
+use policy::{Failure, Policies};
 
 use crate::host::{self, Buffer, HeaderMap};
 
 /// The largest answer that is read, in bytes: more than any answer to a batch of ours has.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
 
-/// The body of a callout that asks for each of `asks` in order.
-pub fn encode<'a>(policies: &'a Policies, asks: impl Iterator<Item = &'a [Ask]>) -> Option<Vec<u8>> {
-    let takes = asks.map(|asks| Take { buckets: buckets(policies, asks), refund: false }).collect();
+/// The body of a callout.
+pub fn encode<'a>(policies: &'a Policies, takes: Vec<Take<'a>>) -> Option<Vec<u8>> {
     serde_json::to_vec(&TakeRequest { domain: Cow::Borrowed(policies.domain()), takes }).ok()
-}
-
-fn buckets<'a>(policies: &'a Policies, asks: &'a [Ask]) -> Vec<BucketTake<'a>> {
-    let bucket = |ask: &'a Ask| {
-        let policy = policies.get(ask)?;
-        Some(BucketTake {
-            policy: Cow::Borrowed(policy.name()),
-            key: Cow::Borrowed(&ask.key),
-            tokens: policy.limit().tokens(),
-            period_us: policy.limit().period_us(),
-            burst: policy.limit().burst_tokens(),
-            cost: policy.cost_tokens(),
-        })
-    };
-    asks.iter().filter_map(bucket).collect()
 }
 
 /// Sends `body` to the sidecar; the token of the callout, or why it could not be sent.

@@ -52,6 +52,13 @@ unsafe extern "C" {
         data: *mut *mut u8,
         size: *mut usize,
     ) -> u32;
+    fn proxy_add_header_map_value(
+        map: u32,
+        key: *const u8,
+        key_size: usize,
+        value: *const u8,
+        value_size: usize,
+    ) -> u32;
     fn proxy_replace_header_map_value(
         map: u32,
         key: *const u8,
@@ -132,7 +139,15 @@ pub fn header(map: HeaderMap, name: &str) -> Option<Vec<u8>> {
     }
 }
 
-/// Sets a header to one value.
+/// Adds a header, beside those of the same name.
+pub fn add_header(map: HeaderMap, name: &str, value: &str) -> Result<(), Refused> {
+    // SAFETY: the pointers and sizes are those of live strings.
+    done(unsafe {
+        proxy_add_header_map_value(map as u32, name.as_ptr(), name.len(), value.as_ptr(), value.len())
+    })
+}
+
+/// Sets a header to one value, in the place of all of the same name.
 pub fn replace_header(map: HeaderMap, name: &str, value: &str) -> Result<(), Refused> {
     // SAFETY: the pointers and sizes are those of live strings.
     done(unsafe {
@@ -148,6 +163,11 @@ pub fn property(path: &str) -> Option<Vec<u8>> {
         let status = proxy_get_property(path.as_ptr(), path.len(), &mut data, &mut size);
         (status == OK).then(|| owned(data, size))
     }
+}
+
+/// A property that is a number, as Envoy encodes them.
+pub fn number(path: &str) -> Option<u64> {
+    property(path)?.try_into().map(u64::from_le_bytes).ok()
 }
 
 /// Sets the filter state `wasm.NAME`.

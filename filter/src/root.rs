@@ -36,6 +36,9 @@ impl Root {
         };
         match Policies::from_bytes(&bytes) {
             Ok(policies) => {
+                for warning in policies.warnings() {
+                    host::log(LogLevel::Warn, &format!("sluice: the configuration is valid, but {warning}"));
+                }
                 self.worker.replace(Some(Rc::new(Worker::new(self.id, policies))));
                 true
             }

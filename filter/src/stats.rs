@@ -1,39 +1,64 @@
 //! What the filter counts, in Envoy's own stats.
 
-use policy::{Answer, Failure};
+use std::cell::RefCell;
+
+use hashbrown::HashMap;
+use policy::{Answer, Count, Failure, Policies, Policy};
 
 use crate::host;
 
-/// The counters of one worker. Their names are bounded and fixed: `sluice.allowed` and so on.
-#[derive(Clone, Copy, Debug, Default)]
+/// The counters of one worker. Their names are bounded: `sluice.allowed` and the like, and four for each policy, such as
+/// `sluice.policy.per-client.denied`.
+#[derive(Debug, Default)]
 pub struct Stats {
     allowed: u32,
     denied: u32,
     failed_allowed: u32,
     failed_denied: u32,
     abandoned: u32,
+    settled: u32,
+    settle_failed: u32,
+    route_mistakes: u32,
     callouts: u32,
     callout_failures: u32,
+    /// Those of the policies, each since it was first needed.
+    policies: RefCell<HashMap<Counter, u32>>,
 }
 
-/// How the answers of a batch came out.
-#[derive(Clone, Copy, Debug, Default)]
+/// A policy's counter: its place in the configuration, and the last part of its name.
+type Counter = (usize, &'static str);
+
+/// What came of a batch.
+#[derive(Debug, Default)]
 pub struct Tally {
     allowed: u32,
     denied: u32,
     failed_allowed: u32,
     failed_denied: u32,
+    settled: u32,
+    settle_failed: u32,
+    policies: HashMap<Counter, u32>,
 }
 
 impl Tally {
     /// One more answer.
-    pub fn add(&mut self, answer: &Answer) {
-        let count = match (&answer.quota, &answer.denial) {
-            (Some(_), None) => &mut self.allowed,
-            (Some(_), Some(_)) => &mut self.denied,
-            (None, None) => &mut self.failed_allowed,
-            (None, Some(_)) => &mut self.failed_denied,
+    pub fn answer(&mut self, answer: &Answer) {
+        let count = match (answer.decided, &answer.denial) {
+            (true, None) => &mut self.allowed,
+            (true, Some(_)) => &mut self.denied,
+            (false, None) => &mut self.failed_allowed,
+            (false, Some(_)) => &mut self.failed_denied,
         };
+        *count = count.saturating_add(1);
+        for (policy, count) in &answer.counts {
+            let count = self.policies.entry((*policy, word(*count))).or_default();
+            *count = count.saturating_add(1);
+        }
+    }
+
+    /// One more settlement.
+    pub fn settlement(&mut self, done: bool) {
+        let count = if done { &mut self.settled } else { &mut self.settle_failed };
         *count = count.saturating_add(1);
     }
 }
@@ -48,22 +73,41 @@ impl Stats {
             failed_allowed: define("sluice.failed_allowed"),
             failed_denied: define("sluice.failed_denied"),
             abandoned: define("sluice.abandoned"),
+            settled: define("sluice.settled"),
+            settle_failed: define("sluice.settle_failed"),
+            route_mistakes: define("sluice.route_mistakes"),
             callouts: define("sluice.callouts"),
             callout_failures: define("sluice.callout_failures"),
+            policies: RefCell::default(),
         }
     }
 
-    /// Requests got their answers.
-    pub fn answered(&self, tally: &Tally) {
+    /// Adds what came of a batch.
+    pub fn add(&self, tally: &Tally, policies: &Policies) {
         host::count(self.allowed, tally.allowed);
         host::count(self.denied, tally.denied);
         host::count(self.failed_allowed, tally.failed_allowed);
         host::count(self.failed_denied, tally.failed_denied);
+        host::count(self.settled, tally.settled);
+        host::count(self.settle_failed, tally.settle_failed);
+        for (&counter, &by) in &tally.policies {
+            host::count(self.of_policy(policies, counter), by);
+        }
     }
 
     /// Requests whose clients left before they were sent.
     pub fn abandoned(&self, requests: usize) {
         host::count(self.abandoned, u32::try_from(requests).unwrap_or(u32::MAX));
+    }
+
+    /// A request could not even be sent for being settled.
+    pub fn unsettled(&self) {
+        host::count(self.settle_failed, 1);
+    }
+
+    /// The metadata of a request's route was not valid.
+    pub fn route_mistake(&self) {
+        host::count(self.route_mistakes, 1);
     }
 
     /// A callout came back, or could not be sent.
@@ -72,5 +116,23 @@ impl Stats {
         if failure.is_some() {
             host::count(self.callout_failures, 1);
         }
+    }
+
+    /// A policy's counter, defined where this is the first that is heard of it: most never count.
+    fn of_policy(&self, policies: &Policies, counter: Counter) -> u32 {
+        *self.policies.borrow_mut().entry(counter).or_insert_with(|| {
+            let (policy, word) = counter;
+            let name = policies.iter().nth(policy).map_or("", Policy::name);
+            host::define_counter(&format!("sluice.policy.{name}.{word}")).unwrap_or_default()
+        })
+    }
+}
+
+fn word(count: Count) -> &'static str {
+    match count {
+        Count::Allowed => "allowed",
+        Count::Denied => "denied",
+        Count::ShadowDenied => "shadow_denied",
+        Count::Failed => "failed",
     }
 }

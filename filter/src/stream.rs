@@ -1,11 +1,14 @@
-//! One request: what does it ask, and what did it get?
+//! One request: what does it ask, what did it get, and what did it cost in the end?
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 
+use policy::{Asked, Bill, UpstreamHeaders};
+
+use crate::asking::{Asking, Pass, Phase};
 use crate::host::{self, HeaderMap};
-use crate::view::View;
-use crate::worker::{Asking, Phase, Worker};
+use crate::view::{RequestView, ResponseView};
+use crate::worker::Worker;
 
 /// Whether Envoy goes on with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,17 +22,22 @@ pub struct Stream {
     id: u32,
     worker: Option<Rc<Worker>>,
     asking: OnceCell<Rc<Asking>>,
+    /// What is to be settled when the response has ended.
+    bill: Cell<Option<Bill>>,
 }
 
 impl Stream {
     pub fn new(id: u32, worker: Option<Rc<Worker>>) -> Self {
-        Self { id, worker, asking: OnceCell::new() }
+        Self { id, worker, asking: OnceCell::new(), bill: Cell::new(None) }
     }
 
     /// The request's headers are here: asks for it where a policy governs it.
     pub fn request_headers(&self) -> Action {
         let Some(worker) = &self.worker else { return Action::Continue };
-        let asks = worker.policies().asks(&View::default());
+        let Asked { asks, mistakes } = worker.policies().asks(&RequestView::default());
+        if !mistakes.is_empty() {
+            worker.tell(&mistakes);
+        }
         if asks.is_empty() {
             return Action::Continue;
         }
@@ -38,20 +46,36 @@ impl Stream {
         if asking.phase() == Phase::Passed { Action::Continue } else { Action::Pause }
     }
 
-    /// The response's headers are here: adds how the bucket stands.
+    /// The response's headers are here: reads what the request cost, and tells the client how its limits stand.
     pub fn response_headers(&self) {
-        if let Some(quota) = self.asking.get().and_then(|asking| asking.quota()) {
-            for (name, value) in quota.headers() {
-                // Without it the client knows less; the response is right all the same.
-                let _unset = host::replace_header(HeaderMap::Response, name, &value);
-            }
+        let (Some(worker), Some(asking)) = (&self.worker, self.asking.get()) else { return };
+        let Some(pass) = asking.take_pass() else { return };
+        let policies = worker.policies();
+        if pass.charged.contains(&true) && policies.settles(asking.asks()) {
+            // Before the headers below are set: what upstream wrote counts.
+            self.bill.set(Some(policies.bill(asking.asks(), &pass.charged, &ResponseView::default())));
         }
+        tell(&pass, policies.upstream_headers());
     }
 
     /// The request is over, or its client has left.
     pub fn done(&self) {
-        if let Some(asking) = self.asking.get() {
-            asking.gone();
+        let (Some(worker), Some(asking)) = (&self.worker, self.asking.get()) else { return };
+        asking.gone();
+        if let Some(bill) = self.bill.take() {
+            worker.settle(asking, bill);
         }
+    }
+}
+
+/// Tells the client how its limits stand. Without a header it knows less; the response is right all the same.
+fn tell(pass: &Pass, beside_upstream: UpstreamHeaders) {
+    for (name, value) in &pass.headers {
+        let _unset = match beside_upstream {
+            UpstreamHeaders::Replace => host::replace_header(HeaderMap::Response, name, value),
+            UpstreamHeaders::Append => host::add_header(HeaderMap::Response, name, value),
+            UpstreamHeaders::Keep if host::header(HeaderMap::Response, name).is_some() => Ok(()),
+            UpstreamHeaders::Keep => host::add_header(HeaderMap::Response, name, value),
+        };
     }
 }

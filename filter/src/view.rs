@@ -1,48 +1,56 @@
-//! The current request, as the policies see it: each thing is read from Envoy at most once, and only if asked for.
+//! The current request and its response, as the policies see them: each thing is read from Envoy at most once, and only
+//! if asked for.
 
 use std::cell::OnceCell;
 
 use elsa::FrozenVec;
-use policy::Request;
+use policy::{Request, Response};
 
 use crate::host::{self, HeaderMap};
 
 /// The request whose headers have just arrived; valid within that callback only.
 #[derive(Default)]
-pub struct View {
-    path: OnceCell<Option<Vec<u8>>>,
-    method: OnceCell<Option<Vec<u8>>>,
-    client_address: OnceCell<Option<Vec<u8>>>,
-    /// Grows only, so that what was read can be lent for as long as the view lives.
-    headers: FrozenVec<Box<Header>>,
+pub struct RequestView {
+    headers: Seen,
+    attributes: Seen,
+    draw: OnceCell<u32>,
 }
 
-/// A header that was asked for, whether or not it is there.
-struct Header {
-    name: String,
-    value: Option<Vec<u8>>,
+/// The response whose headers have just arrived; valid within that callback only.
+#[derive(Default)]
+pub struct ResponseView {
+    headers: Seen,
 }
 
-impl Request for View {
-    fn path(&self) -> Option<&[u8]> {
-        let whole = self.path.get_or_init(|| host::header(HeaderMap::Request, ":path")).as_deref()?;
-        whole.split(|&byte| byte == b'?' || byte == b'#').next()
-    }
+/// What was asked for, whether or not it is there. Grows only, so that it can be lent for as long as the view lives.
+#[derive(Default)]
+struct Seen(FrozenVec<Box<(String, Option<Vec<u8>>)>>);
 
-    fn method(&self) -> Option<&[u8]> {
-        self.method.get_or_init(|| host::header(HeaderMap::Request, ":method")).as_deref()
+impl Seen {
+    /// What goes by `name`: as it was seen, or else as `read` gives it.
+    fn get(&self, name: &str, read: impl FnOnce() -> Option<Vec<u8>>) -> Option<&[u8]> {
+        let known = self.0.iter().find(|(seen, _)| seen == name);
+        let (_, value) = known.unwrap_or_else(|| self.0.push_get(Box::new((name.to_owned(), read()))));
+        value.as_deref()
     }
+}
 
+impl Request for RequestView {
     fn header(&self, name: &str) -> Option<&[u8]> {
-        let known = self.headers.iter().find(|header| header.name == name);
-        let header = known.unwrap_or_else(|| {
-            let value = host::header(HeaderMap::Request, name);
-            self.headers.push_get(Box::new(Header { name: name.to_owned(), value }))
-        });
-        header.value.as_deref()
+        self.headers.get(name, || host::header(HeaderMap::Request, name))
     }
 
-    fn client_address(&self) -> Option<&[u8]> {
-        self.client_address.get_or_init(|| host::property("source\0address")).as_deref()
+    fn attribute(&self, path: &str) -> Option<&[u8]> {
+        self.attributes.get(path, || host::property(path))
+    }
+
+    fn draw(&self) -> u32 {
+        *self.draw.get_or_init(|| fastrand::u32(..))
+    }
+}
+
+impl Response for ResponseView {
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers.get(name, || host::header(HeaderMap::Response, name))
     }
 }

@@ -1,117 +1,101 @@
-//! The requests of one Envoy worker: their takes leave in batches, and each gets its answer.
+//! The requests of one Envoy worker: their takes leave in batches, each gets its answer, and what it cost in the end
+//! is settled.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use policy::{Answer, Ask, Failure, Policies, Quota};
+use contract::Verdict;
+use hashbrown::HashSet;
+use policy::{Ask, Bill, Failure, Policies, Problem};
 
-use crate::batch::{Batcher, Load, Waiting};
+use crate::asking::{Asking, Item, Phase, Settlement};
+use crate::batch::{Batcher, Waiting as _};
 use crate::callout;
-use crate::host::{self, LogLevel};
+use crate::host::{self, HeaderMap, LogLevel};
 use crate::stats::{Stats, Tally};
 
 /// Where answers are reported for the access log: `%FILTER_STATE(wasm.sluice:PLAIN)%`.
 const FILTER_STATE: &str = "sluice";
 
-/// One request that a policy governs, shared by its stream and the queue.
-pub struct Asking {
-    context_id: u32,
-    asks: Vec<Ask>,
-    phase: Cell<Phase>,
-    quota: Cell<Option<Quota>>,
-}
+/// The attribute with the bytes of the response's body that were sent to the client.
+const BODY_BYTES: &str = "response\0size";
 
-/// Where a request stands. Each gets exactly one answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Its header callback still runs: Envoy has not paused it yet.
-    Arriving,
-    /// It is paused.
-    Paused,
-    /// It may pass.
-    Passed,
-    /// It was answered in the upstream's place.
-    Denied,
-    /// Its client has left.
-    Gone,
-}
-
-impl Asking {
-    /// How the bucket stands that speaks for the request, once it has passed.
-    pub fn quota(&self) -> Option<Quota> {
-        self.quota.get()
-    }
-
-    /// Where the request stands.
-    pub fn phase(&self) -> Phase {
-        self.phase.get()
-    }
-
-    /// Envoy has paused the request, unless it was answered already.
-    pub fn paused(&self) {
-        if self.phase.get() == Phase::Arriving {
-            self.phase.set(Phase::Paused);
-        }
-    }
-
-    /// The client has left, or all is done.
-    pub fn gone(&self) {
-        self.phase.set(Phase::Gone);
-    }
-}
-
-impl Waiting for Rc<Asking> {
-    fn is_gone(&self) -> bool {
-        self.phase.get() == Phase::Gone
-    }
-
-    fn load(&self) -> Load {
-        Load { buckets: self.asks.len(), key_bytes: self.asks.iter().map(|ask| ask.key.len()).sum() }
-    }
-}
+/// The most mistakes that are told of.
+const MAX_TOLD: usize = 100;
 
 /// One configuration on one worker. Nothing here is shared with another.
 pub struct Worker {
     root_id: u32,
     policies: Policies,
     stats: Stats,
-    batcher: RefCell<Batcher<Rc<Asking>>>,
+    batcher: RefCell<Batcher<Item>>,
     failing: Cell<bool>,
+    /// Mistakes that were told of.
+    told: RefCell<HashSet<String>>,
 }
+
+/// What came of a callout, or of the part of it that is one item's.
+type Outcome<'a> = Result<&'a [Verdict], Failure>;
 
 impl Worker {
     pub fn new(root_id: u32, policies: Policies) -> Self {
         let stats = Stats::define();
-        Self { root_id, policies, stats, batcher: RefCell::default(), failing: Cell::new(false) }
+        let (batcher, told) = (RefCell::default(), RefCell::default());
+        Self { root_id, policies, stats, batcher, failing: Cell::new(false), told }
     }
 
     pub fn policies(&self) -> &Policies {
         &self.policies
     }
 
+    /// Logs what is wrong with the metadata of a request's route: each mistake once, since every request of that route
+    /// meets it.
+    pub fn tell(&self, mistakes: &[Problem]) {
+        self.stats.route_mistake();
+        for mistake in mistakes {
+            let message =
+                format!("sluice: the metadata of a route is not valid and does not count: {mistake}");
+            let mut told = self.told.borrow_mut();
+            if told.len() < MAX_TOLD && told.insert(message.clone()) {
+                host::log(LogLevel::Error, &message);
+            }
+        }
+    }
+
     /// A request has arrived: lets it wait, and lets what waits leave. Called within the request's header callback.
     pub fn ask(&self, context_id: u32, asks: Vec<Ask>) -> Rc<Asking> {
-        let phase = Cell::new(Phase::Arriving);
-        let asking = Rc::new(Asking { context_id, asks, phase, quota: Cell::new(None) });
-        let refused = if asking.asks.len() > contract::MAX_BUCKETS {
+        let asking = Rc::new(Asking::new(context_id, asks, &self.policies));
+        let refused = if asking.load().buckets > contract::MAX_BUCKETS {
             // The sidecar would refuse it, and with it the whole batch.
             Some(Failure::TooManyPolicies)
         } else {
-            self.wait(&asking).err()
+            self.wait(Item::Request(Rc::clone(&asking))).err()
         };
         match refused {
-            Some(failure) => self.fail(std::slice::from_ref(&asking), failure),
+            Some(failure) => self.hand_out(&[Item::Request(Rc::clone(&asking))], Err(failure)),
             None => self.flush(),
         }
         asking
     }
 
-    /// Lets a request wait for the next callout, or where that is full, for the one after it.
-    fn wait(&self, asking: &Rc<Asking>) -> Result<(), Failure> {
-        let pushed = self.batcher.borrow_mut().push(Rc::clone(asking));
-        pushed.or_else(|asking| {
+    /// A request that was charged is over: what it cost in the end goes with the next callout, and nobody waits for the
+    /// answer. Called within the request's last callback.
+    pub fn settle(&self, asking: &Rc<Asking>, bill: Bill) {
+        let body_bytes = if bill.needs_body_bytes() { host::number(BODY_BYTES) } else { Some(0) };
+        let Some(body_bytes) = body_bytes else { return self.stats.unsettled() };
+        let Some(settlement) = Settlement::new(asking, bill, body_bytes, &self.policies) else { return };
+        match self.wait(Item::Settlement(settlement)) {
+            Ok(()) => self.flush(),
+            Err(_) => self.stats.unsettled(),
+        }
+    }
+
+    /// Lets something wait for the next callout, or where that is full, for the one after it.
+    fn wait(&self, item: Item) -> Result<(), Failure> {
+        let pushed = self.batcher.borrow_mut().push(item);
+        pushed.or_else(|item| {
             self.flush();
-            self.batcher.borrow_mut().push(asking).map_err(|_| Failure::Overloaded)
+            self.batcher.borrow_mut().push(item).map_err(|_| Failure::Overloaded)
         })
     }
 
@@ -125,14 +109,15 @@ impl Worker {
             if batch.is_empty() {
                 return;
             }
-            let body = callout::encode(&self.policies, batch.iter().map(|asking| asking.asks.as_slice()));
+            let takes = batch.iter().flat_map(|item| item.takes(&self.policies)).collect();
+            let body = callout::encode(&self.policies, takes);
             let owned = host::set_effective_context(self.root_id);
             match body.filter(|_| owned.is_ok()).map(|body| callout::send(&self.policies, &body)) {
                 Some(Ok(token)) => return self.batcher.borrow_mut().sent(token, batch),
                 // What waits now fails on its own account: the next callout may find an endpoint again.
                 Some(Err(_)) | None => {
                     self.note(Some(Failure::NotSent));
-                    self.fail(&batch, Failure::NotSent);
+                    self.hand_out(&batch, Err(Failure::NotSent));
                 }
             }
         }
@@ -141,29 +126,28 @@ impl Worker {
     /// A callout has come back: sends the next, then hands out the answers.
     pub fn arrived(&self, token: u32, num_headers: usize, body_size: usize) {
         let batch = self.batcher.borrow_mut().arrived(token);
-        let verdicts = callout::verdicts(batch.len(), num_headers, body_size);
+        let takes = batch.iter().map(|item| item.load().takes).sum();
+        let verdicts = callout::verdicts(takes, num_headers, body_size);
         self.flush();
         self.note(verdicts.as_ref().err().copied());
-        match verdicts {
-            Ok(verdicts) => self.give_all(&batch, |index, asks| match verdicts.get(index) {
-                Some(verdict) => self.policies.answer(asks, verdict),
-                None => self.policies.failed(asks, Failure::Unreadable),
-            }),
-            Err(failure) => self.fail(&batch, failure),
-        }
+        self.hand_out(&batch, verdicts.as_deref().map_err(|failure| *failure));
     }
 
-    fn fail(&self, batch: &[Rc<Asking>], failure: Failure) {
-        self.give_all(batch, |_, asks| self.policies.failed(asks, failure));
-    }
-
-    /// Gives each of a batch its answer, and counts them together: adding to a counter is a call into Envoy.
-    fn give_all(&self, batch: &[Rc<Asking>], answer: impl Fn(usize, &[Ask]) -> Answer) {
+    /// Gives each of a batch what came of it, and counts all together: adding to a counter is a call into Envoy.
+    fn hand_out(&self, batch: &[Item], outcome: Outcome) {
         let mut tally = Tally::default();
-        for (index, asking) in batch.iter().enumerate() {
-            self.give(asking, || answer(index, &asking.asks), &mut tally);
+        let mut rest = outcome;
+        for item in batch {
+            let own = rest
+                .and_then(|verdicts| verdicts.split_at_checked(item.load().takes).ok_or(Failure::Unreadable));
+            rest = own.map(|(_, rest)| rest);
+            let own = own.map(|(own, _)| own);
+            match item {
+                Item::Request(asking) => self.give(asking, own, &mut tally),
+                Item::Settlement(_) => tally.settlement(own.is_ok_and(all_allowed)),
+            }
         }
-        self.stats.answered(&tally);
+        self.stats.add(&tally, &self.policies);
     }
 
     /// Counts a callout, and logs when they begin to fail and when they succeed again.
@@ -185,37 +169,49 @@ impl Worker {
     }
 
     /// Gives a request its answer: exactly one, and none where the client has left.
-    fn give(&self, asking: &Asking, answer: impl FnOnce() -> Answer, tally: &mut Tally) {
-        let paused = match asking.phase.get() {
+    fn give(&self, asking: &Asking, outcome: Outcome, tally: &mut Tally) {
+        let paused = match asking.phase() {
             Phase::Arriving => false,
             Phase::Paused => true,
             Phase::Passed | Phase::Denied | Phase::Gone => return,
         };
-        if host::set_effective_context(asking.context_id).is_err() {
+        if host::set_effective_context(asking.context_id()).is_err() {
             return;
         }
-        let answer = answer();
-        tally.add(&answer);
+        let answer = match outcome {
+            Ok(verdicts) => self.policies.answer(asking.asks(), verdicts, fastrand::u32(..)),
+            Err(failure) => self.policies.failed(asking.asks(), failure),
+        };
+        tally.answer(&answer);
         // Without the report the access log lacks a word; the decision stands.
         let _unreported = host::set_filter_state(FILTER_STATE, &answer.report);
         match &answer.denial {
             None => {
-                asking.phase.set(Phase::Passed);
-                asking.quota.set(answer.quota);
+                asking.passed(answer);
                 // One that is still arriving is let through by its own callback's return.
                 if paused {
                     let _gone = host::resume_request();
                 }
             }
             Some(denial) => {
-                asking.phase.set(Phase::Denied);
-                let quota = answer.quota.iter().flat_map(Quota::headers);
-                let headers: Vec<(&str, String)> = denial.headers().into_iter().chain(quota).collect();
+                asking.denied();
                 let headers: Vec<(&str, &str)> =
-                    headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-                let _gone =
-                    host::reply(denial.status, denial.grpc_status, &denial.details, &headers, &denial.body);
+                    denial.headers.iter().map(|(name, value)| (name.as_ref(), value.as_str())).collect();
+                let body = if is_grpc() { &denial.message } else { &denial.body };
+                let _gone = host::reply(denial.status, denial.grpc_status, &denial.details, &headers, body);
             }
         }
     }
+}
+
+/// Whether the request of the effective context is gRPC, by Envoy's own rule: it sends the body of a reply to it as the
+/// message of its status.
+fn is_grpc() -> bool {
+    let content_type = host::header(HeaderMap::Request, "content-type").unwrap_or_default();
+    let rest = content_type.strip_prefix(b"application/grpc");
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"+"))
+}
+
+fn all_allowed(verdicts: &[Verdict]) -> bool {
+    verdicts.iter().all(|verdict| matches!(verdict, Verdict::Allowed(_)))
 }

@@ -10,6 +10,7 @@ const BAD_ARGUMENT: u32 = 2;
 const INTERNAL_FAILURE: u32 = 10;
 
 const REQUEST_HEADERS: u32 = 0;
+const RESPONSE_HEADERS: u32 = 2;
 const CALL_RESPONSE_HEADERS: u32 = 6;
 const CALL_RESPONSE_BODY: u32 = 4;
 const PLUGIN_CONFIGURATION: u32 = 7;
@@ -20,7 +21,17 @@ pub type Headers = Vec<(&'static str, Vec<u8>)>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     Resumed,
-    Replied(u32),
+    Replied(Reply),
+}
+
+/// An answer in the upstream's place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    pub status: u32,
+    pub grpc_status: i32,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+    pub details: String,
 }
 
 /// A callout that waits for its answer.
@@ -37,6 +48,10 @@ pub struct Host {
     pub configuration: Vec<u8>,
     /// The contexts that are alive, with the headers of their requests.
     pub requests: BTreeMap<u32, Headers>,
+    /// The responses whose headers have just arrived, as they are by now; at other times nobody may look at them.
+    pub responses: BTreeMap<u32, Vec<(String, String)>>,
+    /// What is known of every request, by the paths of the attributes.
+    pub attributes: BTreeMap<&'static str, Vec<u8>>,
     pub events: Vec<(u32, Event)>,
     pub callouts: Vec<Callout>,
     /// The answer that is being delivered; `None` for one that broke off, of which nothing may be read.
@@ -46,6 +61,9 @@ pub struct Host {
     pub log: Vec<String>,
     /// How often each import was called.
     pub calls: BTreeMap<&'static str, usize>,
+    /// The counters, by name. Two of the same name count together.
+    pub counters: BTreeMap<String, i64>,
+    counter_names: BTreeMap<u32, String>,
     roots: BTreeSet<u32>,
     current: u32,
     effective: u32,
@@ -89,6 +107,11 @@ impl Host {
     fn is_alive(&self, id: u32) -> bool {
         self.requests.contains_key(&id) || self.roots.contains(&id)
     }
+
+    fn response(&mut self) -> &mut Vec<(String, String)> {
+        let id = self.acting();
+        self.responses.get_mut(&id).expect("headers of a response that is not there were touched")
+    }
 }
 
 fn called<T>(name: &'static str, with: impl FnOnce(&mut Host) -> T) -> T {
@@ -115,13 +138,30 @@ unsafe fn taken<'a>(data: *const u8, size: usize) -> &'a [u8] {
     if size == 0 { &[] } else { unsafe { std::slice::from_raw_parts(data, size) } }
 }
 
+unsafe fn text(data: *const u8, size: usize) -> String {
+    // SAFETY: as above.
+    String::from_utf8(unsafe { taken(data, size) }.to_vec()).expect("the filter writes UTF-8")
+}
+
+/// The pairs that the filter encoded.
+fn pairs(bytes: &[u8]) -> Vec<(String, String)> {
+    let number = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+    let mut at = 4 + number(0) * 8;
+    let mut next = |size: usize| {
+        let text = String::from_utf8(bytes[at..at + size].to_vec()).expect("the filter writes UTF-8");
+        at += size + 1;
+        text
+    };
+    (0..number(0)).map(|index| (next(number(4 + index * 8)), next(number(8 + index * 8)))).collect()
+}
+
 unsafe extern "C" {
     safe fn proxy_on_memory_allocate(size: usize) -> *mut u8;
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn proxy_log(_level: u32, message: *const u8, size: usize) -> u32 {
-    let line = String::from_utf8_lossy(unsafe { taken(message, size) }).into_owned();
+    let line = unsafe { text(message, size) };
     called("log", |host| host.log.push(line));
     OK
 }
@@ -151,17 +191,21 @@ unsafe extern "C" fn proxy_get_header_map_value(
     size: *mut usize,
 ) -> u32 {
     let key = unsafe { taken(key, key_size) };
-    let value = called("get_header_map_value", |host| {
-        let headers = match map {
-            REQUEST_HEADERS => {
-                host.requests.get(&host.acting()).expect("headers of a request that is gone were read")
-            }
-            CALL_RESPONSE_HEADERS => {
-                &host.answer.as_ref().expect("headers of an answer that broke off were read").0
-            }
-            other => panic!("the header map {other} was read"),
-        };
+    let first = |headers: &Headers| {
         headers.iter().find(|(name, _)| name.as_bytes() == key).map(|(_, value)| value.clone())
+    };
+    let value = called("get_header_map_value", |host| match map {
+        REQUEST_HEADERS => {
+            first(host.requests.get(&host.acting()).expect("headers of a request that is gone were read"))
+        }
+        RESPONSE_HEADERS => {
+            let mut headers = host.response().iter();
+            headers.find(|(name, _)| name.as_bytes() == key).map(|(_, value)| value.clone().into_bytes())
+        }
+        CALL_RESPONSE_HEADERS => {
+            first(&host.answer.as_ref().expect("headers of an answer that broke off were read").0)
+        }
+        other => panic!("the header map {other} was read"),
     });
     match value {
         Some(value) => unsafe { give(&value, data, size) },
@@ -170,14 +214,34 @@ unsafe extern "C" fn proxy_get_header_map_value(
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn proxy_replace_header_map_value(
-    _map: u32,
-    _key: *const u8,
-    _key_size: usize,
-    _value: *const u8,
-    _value_size: usize,
+unsafe extern "C" fn proxy_add_header_map_value(
+    map: u32,
+    key: *const u8,
+    key_size: usize,
+    value: *const u8,
+    value_size: usize,
 ) -> u32 {
-    called("replace_header_map_value", |_| OK)
+    let header = unsafe { (text(key, key_size), text(value, value_size)) };
+    assert_eq!(map, RESPONSE_HEADERS);
+    called("add_header_map_value", |host| host.response().push(header));
+    OK
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn proxy_replace_header_map_value(
+    map: u32,
+    key: *const u8,
+    key_size: usize,
+    value: *const u8,
+    value_size: usize,
+) -> u32 {
+    let header = unsafe { (text(key, key_size), text(value, value_size)) };
+    assert_eq!(map, RESPONSE_HEADERS);
+    called("replace_header_map_value", |host| {
+        host.response().retain(|(name, _)| *name != header.0);
+        host.response().push(header);
+    });
+    OK
 }
 
 #[unsafe(no_mangle)]
@@ -187,9 +251,15 @@ unsafe extern "C" fn proxy_get_property(
     data: *mut *mut u8,
     size: *mut usize,
 ) -> u32 {
-    let path = unsafe { taken(path, path_size) };
-    called("get_property", |_| assert_eq!(path, b"source\0address"));
-    unsafe { give(b"192.0.2.1:4711", data, size) }
+    let path = unsafe { text(path, path_size) };
+    let value = called("get_property", |host| {
+        assert!(host.requests.contains_key(&host.acting()), "{path:?} was read of no live request");
+        host.attributes.get(path.as_str()).cloned()
+    });
+    match value {
+        Some(value) => unsafe { give(&value, data, size) },
+        None => NOT_FOUND,
+    }
 }
 
 #[unsafe(no_mangle)]
@@ -212,15 +282,18 @@ unsafe extern "C" fn proxy_continue_stream(_stream: u32) -> u32 {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn proxy_send_local_response(
     status: u32,
-    _details: *const u8,
-    _details_size: usize,
-    _body: *const u8,
-    _body_size: usize,
-    _headers: *const u8,
-    _headers_size: usize,
-    _grpc_status: i32,
+    details: *const u8,
+    details_size: usize,
+    body: *const u8,
+    body_size: usize,
+    headers: *const u8,
+    headers_size: usize,
+    grpc_status: i32,
 ) -> u32 {
-    called("send_local_response", |host| act(host, Event::Replied(status)))
+    let (headers, body) = unsafe { (pairs(taken(headers, headers_size)), text(body, body_size)) };
+    let details = unsafe { text(details, details_size) };
+    let reply = Reply { status, grpc_status, headers, body, details };
+    called("send_local_response", |host| act(host, Event::Replied(reply)))
 }
 
 #[unsafe(no_mangle)]
@@ -260,15 +333,22 @@ unsafe extern "C" fn proxy_http_call(
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn proxy_define_metric(_kind: u32, _name: *const u8, _size: usize, id: *mut u32) -> u32 {
+unsafe extern "C" fn proxy_define_metric(_kind: u32, name: *const u8, size: usize, id: *mut u32) -> u32 {
+    let name = unsafe { text(name, size) };
     called("define_metric", |host| {
         host.next_id += 1;
         unsafe { *id = host.next_id };
+        host.counter_names.insert(host.next_id, name);
         OK
     })
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn proxy_increment_metric(_id: u32, offset: i64) -> u32 {
-    called("increment_metric", |_| if offset == 0 { BAD_ARGUMENT } else { OK })
+unsafe extern "C" fn proxy_increment_metric(id: u32, offset: i64) -> u32 {
+    called("increment_metric", |host| {
+        assert!(offset > 0, "Envoy refuses to add {offset}");
+        let name = host.counter_names.get(&id).expect("a counter that was never defined").clone();
+        *host.counters.entry(name).or_default() += offset;
+        OK
+    })
 }
