@@ -1,0 +1,154 @@
+//! What waits for the sidecar: a request for its verdicts, or what a request cost in the end for being settled.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use contract::Take;
+use policy::{Answer, Ask, Bill, Header, Policies};
+
+use crate::batch::{Load, Waiting};
+
+/// One request that a policy governs, shared by its stream and the queue.
+pub struct Asking {
+    context_id: u32,
+    asks: Vec<Ask>,
+    load: Load,
+    phase: Cell<Phase>,
+    pass: RefCell<Option<Pass>>,
+}
+
+/// Where a request stands. Each gets exactly one answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Its header callback still runs: Envoy has not paused it yet.
+    Arriving,
+    /// It is paused.
+    Paused,
+    /// It may pass.
+    Passed,
+    /// It was answered in the upstream's place.
+    Denied,
+    /// Its client has left, or all is done.
+    Gone,
+}
+
+/// What the response of a request that has passed needs to know.
+#[derive(Debug)]
+pub struct Pass {
+    /// What the client is told.
+    pub headers: Vec<Header>,
+    /// Whether each ask took its cost.
+    pub charged: Vec<bool>,
+}
+
+/// What a request cost in the end, where that is not what it took. Nobody waits for the answer.
+pub struct Settlement {
+    asking: Rc<Asking>,
+    bill: Bill,
+    body_bytes: u64,
+    load: Load,
+}
+
+/// What a callout carries.
+pub enum Item {
+    Request(Rc<Asking>),
+    Settlement(Settlement),
+}
+
+impl Asking {
+    pub fn new(context_id: u32, asks: Vec<Ask>, policies: &Policies) -> Self {
+        let start = Load { replies: 1, takes: Policies::take_count(&asks), ..Load::default() };
+        let load = asks.iter().fold(start, |load, ask| {
+            let buckets = policies.bucket_count(std::slice::from_ref(ask));
+            load.with(Load { buckets, key_bytes: ask.key.len().saturating_mul(buckets), ..Load::default() })
+        });
+        Self { context_id, asks, load, phase: Cell::new(Phase::Arriving), pass: RefCell::new(None) }
+    }
+
+    /// The context of the request.
+    pub fn context_id(&self) -> u32 {
+        self.context_id
+    }
+
+    pub fn asks(&self) -> &[Ask] {
+        &self.asks
+    }
+
+    /// What it adds to a callout.
+    pub fn load(&self) -> Load {
+        self.load
+    }
+
+    /// Where the request stands.
+    pub fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    /// Envoy has paused the request, unless it was answered already.
+    pub fn paused(&self) {
+        if self.phase.get() == Phase::Arriving {
+            self.phase.set(Phase::Paused);
+        }
+    }
+
+    /// The request may pass, and its response is told of `answer`.
+    pub fn passed(&self, answer: Answer) {
+        self.phase.set(Phase::Passed);
+        self.pass.replace(Some(Pass { headers: answer.headers, charged: answer.charged }));
+    }
+
+    /// The request is answered in the upstream's place.
+    pub fn denied(&self) {
+        self.phase.set(Phase::Denied);
+    }
+
+    /// The client has left, or all is done.
+    pub fn gone(&self) {
+        self.phase.set(Phase::Gone);
+    }
+
+    /// What the response needs to know, once; `None` for one that did not pass.
+    pub fn take_pass(&self) -> Option<Pass> {
+        self.pass.take()
+    }
+}
+
+impl Settlement {
+    /// `None` where there is nothing to settle.
+    pub fn new(asking: &Rc<Asking>, bill: Bill, body_bytes: u64, policies: &Policies) -> Option<Self> {
+        let load = load_of(&bill.takes(policies, asking.asks(), body_bytes));
+        (load.buckets > 0).then(|| Self { asking: Rc::clone(asking), bill, body_bytes, load })
+    }
+}
+
+fn load_of(takes: &[Take]) -> Load {
+    let start = Load { takes: takes.len(), ..Load::default() };
+    takes.iter().flat_map(|take| &take.buckets).fold(start, |load, bucket| {
+        load.with(Load { buckets: 1, key_bytes: bucket.key.len(), ..Load::default() })
+    })
+}
+
+impl Item {
+    /// What the sidecar is asked for.
+    pub fn takes<'a>(&'a self, policies: &'a Policies) -> Vec<Take<'a>> {
+        match self {
+            Self::Request(asking) => policies.takes(&asking.asks),
+            Self::Settlement(settlement) => {
+                settlement.bill.takes(policies, settlement.asking.asks(), settlement.body_bytes)
+            }
+        }
+    }
+}
+
+impl Waiting for Item {
+    fn is_gone(&self) -> bool {
+        matches!(self, Self::Request(asking) if asking.phase() == Phase::Gone)
+    }
+
+    fn load(&self) -> Load {
+        match self {
+            Self::Request(asking) => asking.load,
+            Self::Settlement(settlement) => settlement.load,
+        }
+    }
+}
