@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bucket::Limit;
@@ -54,7 +55,7 @@ pub struct Policy {
     pub(crate) enforce_ppm: u32,
     pub(crate) only_if_chosen: bool,
     pub(crate) on_error: OnError,
-    pub(crate) denied: Option<Denied>,
+    pub(crate) denied: Option<Arc<Denied>>,
 }
 
 /// One limit of a policy.

@@ -260,7 +260,7 @@ impl Policies {
             Some(seconds) => format!("the limit {:?} is used up; retry after {seconds} seconds", named.name),
             None => format!("the request costs more than the limit {:?} ever allows at once", named.name),
         };
-        let own = policy.denied.as_ref();
+        let own = policy.denied.as_deref();
         let status = own.map_or(TOO_MANY_REQUESTS, |own| own.status);
         let filling = Filling {
             policy: &named.name,

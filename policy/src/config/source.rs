@@ -4,8 +4,12 @@
 //! JSON; a Struct gives its protobuf encoding. The two cannot be told apart by their first bytes (a Struct begins
 //! with a line feed and a length, which may look like a quote or a brace), so both are tried, JSON first.
 
+use std::fmt;
+
 use prost::Message;
 use prost_types::{Struct, Value as ProtoValue, value::Kind};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 use super::error::ConfigError;
@@ -25,13 +29,73 @@ pub fn read(bytes: &[u8]) -> Result<Value, ConfigError> {
         return Err(ConfigError::Absent);
     }
     let json_error = match serde_json::from_slice(text) {
-        Ok(value) => return Ok(value),
+        Ok(Strict(value)) => return Ok(value),
         Err(error) => error,
     };
     match Struct::decode(bytes) {
         // Text that is broken JSON can be decoded too, but to nothing.
         Ok(decoded) if !decoded.fields.is_empty() => Ok(object(decoded)),
         _ => Err(ConfigError::NotJson(json_error)),
+    }
+}
+
+/// JSON in which no field stands twice: of two limits of one name, it could only be guessed which one is meant.
+struct Strict(Value);
+
+impl<'de> Deserialize<'de> for Strict {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Seen;
+        impl<'de> Visitor<'de> for Seen {
+            type Value = Strict;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("JSON")
+            }
+
+            fn visit_unit<E>(self) -> Result<Strict, E> {
+                Ok(Strict(Value::Null))
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Strict, E> {
+                Ok(Strict(Value::Bool(value)))
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Strict, E> {
+                Ok(Strict(value.into()))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Strict, E> {
+                Ok(Strict(value.into()))
+            }
+
+            fn visit_f64<E>(self, value: f64) -> Result<Strict, E> {
+                Ok(Strict(number(value)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Strict, E> {
+                Ok(Strict(text.into()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Strict, A::Error> {
+                let mut list = Vec::new();
+                while let Some(Strict(item)) = items.next_element()? {
+                    list.push(item);
+                }
+                Ok(Strict(list.into()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Strict, A::Error> {
+                let mut object = Map::new();
+                while let Some((name, Strict(value))) = fields.next_entry::<String, _>()? {
+                    if object.contains_key(&name) {
+                        return Err(A::Error::custom(format!("the field `{name}` is written twice")));
+                    }
+                    object.insert(name, value);
+                }
+                Ok(Strict(object.into()))
+            }
+        }
+        deserializer.deserialize_any(Seen)
     }
 }
 
@@ -120,6 +184,8 @@ mod tests {
         assert!(matches!(read(b" \n\t "), Err(ConfigError::Absent)));
         assert!(matches!(read(b"{\"a\": "), Err(ConfigError::NotJson(_))));
         assert!(matches!(read(b"policies: []"), Err(ConfigError::NotJson(_))));
+        let twice = read(br#"{"a": 1, "b": {"c": 2, "c": 3}}"#).expect_err("one of the two is not meant");
+        assert!(twice.to_string().contains("the field `c` is written twice at line 1"), "{twice}");
         assert!(matches!(read(&[0xff; 64]), Err(ConfigError::NotJson(_))));
         assert!(matches!(read(&vec![b' '; MAX_BYTES + 1]), Err(ConfigError::TooLarge { .. })));
         let deep = [b"[".repeat(100_000), b"]".repeat(100_000)].concat();

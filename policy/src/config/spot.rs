@@ -2,7 +2,8 @@
 
 use std::cell::RefCell;
 
-use serde::de::DeserializeOwned;
+use serde::Deserializer;
+use serde::de::{DeserializeOwned, Visitor};
 use serde_json::Value;
 use serde_path_to_error::Segment;
 
@@ -49,7 +50,7 @@ impl<'a> Spot<'a> {
 
     /// Reads what stands here, or adds what is wrong with it.
     pub fn read<T: DeserializeOwned>(&self, value: &Value) -> Option<T> {
-        serde_path_to_error::deserialize(value)
+        serde_path_to_error::deserialize(Written(value))
             .map_err(|error| {
                 let mut spot = self.clone();
                 let mut inner = Some(value);
@@ -74,6 +75,52 @@ impl<'a> Spot<'a> {
                 spot.problem(in_plain_words(&message));
             })
             .ok()
+    }
+}
+
+/// A value in which fields have names: the library would take a list for a struct, too, by the order of its fields.
+struct Written<'a>(&'a Value);
+
+impl<'de> Deserializer<'de> for Written<'de> {
+    type Error = serde_json::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        self.0.deserialize_any(visitor)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        self.0.deserialize_map(visitor)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        self.0.deserialize_enum(name, variants, visitor)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        self.0.deserialize_newtype_struct(name, visitor)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        self.0.deserialize_option(visitor)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct seq
+        tuple tuple_struct map identifier ignored_any
     }
 }
 

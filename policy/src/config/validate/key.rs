@@ -36,12 +36,13 @@ pub fn key(
     }
     let parts = written.into_iter().enumerate().filter_map(|(index, written)| {
         let spot = spot.item(index);
-        let mut found = written.read(&spot)?;
-        if let WrittenPart::Fields(fields) = &mut found
-            && let Some(choices) = fields.first_of.take()
+        let found = written.read(&spot)?;
+        if let WrittenPart::Fields(fields) = &found
+            && !fields.first_of.is_absent()
         {
             only_first_of(fields, &spot);
-            return Some(first_of(choices, &spot.field("first_of"), secret));
+            let spot = spot.field("first_of");
+            return Some(first_of(fields.first_of.read(&spot)?, &spot, secret));
         }
         Some(vec![part(found, &spot, secret)?])
     });
@@ -49,7 +50,7 @@ pub fn key(
 }
 
 fn only_first_of(others: &WrittenPartFields, spot: &Spot<'_>) {
-    if others.hash || !kinds(others).is_empty() {
+    if !others.hash.is_absent() || !kinds(others).is_empty() {
         spot.problem("found more beside `first_of`; write it with the parts in the list");
     }
 }
@@ -64,7 +65,7 @@ fn first_of(written: Vec<Later<WrittenPart>>, spot: &Spot<'_>, secret: Option<&H
     let choices = written.into_iter().enumerate().filter_map(|(index, written)| {
         let spot = spot.item(index);
         let found = written.read(&spot)?;
-        if matches!(&found, WrittenPart::Fields(fields) if fields.first_of.is_some()) {
+        if matches!(&found, WrittenPart::Fields(fields) if !fields.first_of.is_absent()) {
             spot.problem("found first_of within first_of; list its parts here instead");
             return None;
         }
@@ -76,20 +77,20 @@ fn first_of(written: Vec<Later<WrittenPart>>, spot: &Spot<'_>, secret: Option<&H
 /// The names of the fields that say where the part comes from.
 fn kinds(fields: &WrittenPartFields) -> Vec<&'static str> {
     let all = [
-        ("client_address", fields.client_address.is_some()),
-        ("header", fields.header.is_some()),
-        ("cookie", fields.cookie.is_some()),
-        ("query", fields.query.is_some()),
-        ("path", fields.path.is_some()),
-        ("route_metadata", fields.route_metadata.is_some()),
-        ("listener_metadata", fields.listener_metadata.is_some()),
-        ("dynamic_metadata", fields.dynamic_metadata.is_some()),
-        ("jwt_claim", fields.jwt_claim.is_some()),
-        ("client_certificate", fields.client_certificate.is_some()),
-        ("filter_state", fields.filter_state.is_some()),
-        ("text", fields.text.is_some()),
+        ("client_address", fields.client_address.is_absent()),
+        ("header", fields.header.is_absent()),
+        ("cookie", fields.cookie.is_absent()),
+        ("query", fields.query.is_absent()),
+        ("path", fields.path.is_absent()),
+        ("route_metadata", fields.route_metadata.is_absent()),
+        ("listener_metadata", fields.listener_metadata.is_absent()),
+        ("dynamic_metadata", fields.dynamic_metadata.is_absent()),
+        ("jwt_claim", fields.jwt_claim.is_absent()),
+        ("client_certificate", fields.client_certificate.is_absent()),
+        ("filter_state", fields.filter_state.is_absent()),
+        ("text", fields.text.is_absent()),
     ];
-    all.into_iter().filter(|(_, written)| *written).map(|(name, _)| name).collect()
+    all.into_iter().filter(|(_, absent)| !*absent).map(|(name, _)| name).collect()
 }
 
 fn part(written: WrittenPart, spot: &Spot<'_>, secret: Option<&HashSecret>) -> Option<Named> {
@@ -103,13 +104,14 @@ fn part(written: WrittenPart, spot: &Spot<'_>, secret: Option<&HashSecret>) -> O
         spot.problem(format!("found {found}; write exactly one part here, such as {{ header: x-api-key }}"));
         return None;
     }
-    let secret = fields.hash.then_some(secret).flatten();
-    if fields.hash && secret.is_none() {
+    let hash = fields.hash.read(&spot.field("hash")).unwrap_or_default();
+    let secret = hash.then_some(secret).flatten();
+    if hash && secret.is_none() {
         spot.field("hash").problem(
             "found true, but no secret to hash with; write `hash_secret` beside `policies`, the same on every Envoy",
         );
     }
-    of_fields(*fields, spot, secret.cloned())
+    of_fields(&fields, spot, secret.cloned())
 }
 
 fn of_word(word: Word) -> Named {
@@ -123,56 +125,57 @@ fn of_word(word: Word) -> Named {
     Named::new(name, &[], part, None)
 }
 
-fn of_fields(fields: WrittenPartFields, spot: &Spot<'_>, secret: Option<HashSecret>) -> Option<Named> {
+fn of_fields(fields: &WrittenPartFields, spot: &Spot<'_>, secret: Option<HashSecret>) -> Option<Named> {
     let named = |kind: &str, names: &[&str], part| Some(Named::new(kind, names, part, secret.clone()));
-    if let Some(written) = fields.client_address {
-        return named("client_address", &[], prefixes(written, Some(&spot.field("client_address"))));
+    let at = |name: &str| spot.field(name);
+    if let Some(written) = fields.client_address.read(&at("client_address")) {
+        return named("client_address", &[], prefixes(written, Some(&at("client_address"))));
     }
-    if let Some(found) = fields.header {
-        let name = name::header(&found, &spot.field("header"));
+    if let Some(found) = fields.header.read(&at("header")) {
+        let name = name::header(&found, &at("header"));
         return named("header", &[&name], Part::Header(name.clone()));
     }
-    if let Some(found) = fields.cookie {
-        let name = name::cookie(&found, &spot.field("cookie"));
+    if let Some(found) = fields.cookie.read(&at("cookie")) {
+        let name = name::cookie(&found, &at("cookie"));
         return named("cookie", &[&name], Part::Cookie(name.clone()));
     }
-    if let Some(found) = fields.query {
-        let name = name::query(&found, &spot.field("query"));
+    if let Some(found) = fields.query.read(&at("query")) {
+        let name = name::query(&found, &at("query"));
         return named("query", &[&name], Part::Query(name.clone()));
     }
-    if let Some(written) = fields.path {
-        let segments = segments(written, &spot.field("path"));
-        let label = segments.map(|count| count.to_string());
-        return named("path", &label.iter().map(String::as_str).collect::<Vec<_>>(), Part::Path { segments });
+    if let Some(written) = fields.path.read(&at("path")) {
+        let segments = segments(written, &at("path"));
+        let count = segments.map(|count| count.to_string());
+        return named("path", &count.as_deref().into_iter().collect::<Vec<_>>(), Part::Path { segments });
     }
-    for (kind, root, found) in [
+    for (kind, root, written) in [
         ("route_metadata", &ROUTE[..], &fields.route_metadata),
         ("listener_metadata", &LISTENER, &fields.listener_metadata),
         ("dynamic_metadata", &DYNAMIC, &fields.dynamic_metadata),
     ] {
-        if let Some(WrittenMetadata { namespace, path }) = found {
-            let attribute = metadata(root, namespace, path, &spot.field(kind));
-            let names: Vec<&str> = [namespace].into_iter().chain(path).map(String::as_str).collect();
+        if let Some(WrittenMetadata { namespace, path }) = written.read(&at(kind)) {
+            let attribute = metadata(root, &namespace, &path, &at(kind));
+            let names: Vec<&str> = [&namespace].into_iter().chain(&path).map(String::as_str).collect();
             return named(kind, &names, Part::Metadata(attribute));
         }
     }
-    if let Some(WrittenClaim { payload, claim }) = fields.jwt_claim {
-        let attribute = self::claim(&payload, &claim.0, &spot.field("jwt_claim"));
+    if let Some(WrittenClaim { payload, claim }) = fields.jwt_claim.read(&at("jwt_claim")) {
+        let attribute = self::claim(&payload, &claim.0, &at("jwt_claim"));
         let names: Vec<&str> = [&payload].into_iter().chain(&claim.0).map(String::as_str).collect();
         return named("jwt_claim", &names, Part::Metadata(attribute));
     }
-    if let Some(what) = fields.client_certificate {
+    if let Some(what) = fields.client_certificate.read(&at("client_certificate")) {
         let (name, attribute) = certificate(what);
         return named("client_certificate", &[name], Part::Attribute(format!("connection\0{attribute}")));
     }
-    if let Some(key) = fields.filter_state {
-        let attribute = name::attribute(&["filter_state"], [key.as_str()], &spot.field("filter_state"));
+    if let Some(key) = fields.filter_state.read(&at("filter_state")) {
+        let attribute = name::attribute(&["filter_state"], [key.as_str()], &at("filter_state"));
         return named("filter_state", &[&key], Part::Attribute(attribute));
     }
-    let text = fields.text?;
+    let text = fields.text.read(&at("text"))?;
     if text.len() > MAX_TEXT_BYTES {
         let message = format!("found {} bytes; a fixed text has at most {MAX_TEXT_BYTES}", text.len());
-        spot.field("text").problem(message);
+        at("text").problem(message);
     }
     named("text", &[], Part::Text(text))
 }

@@ -9,6 +9,7 @@ mod policy;
 mod route;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use contract::MAX_BUCKETS;
@@ -41,7 +42,7 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 struct Defaults {
     mode: Mode,
     on_error: OnError,
-    denied: Option<Denied>,
+    denied: Option<Arc<Denied>>,
     secret: Option<HashSecret>,
     regexes: Regexes,
 }
@@ -68,7 +69,10 @@ fn whole(value: &Value, root: &Spot<'_>) -> Option<Policies> {
     let defaults = Defaults {
         mode: mode(written.mode.read(&spot("mode")).unwrap_or_default()),
         on_error: on_error(written.on_error.read(&spot("on_error")).unwrap_or_default()),
-        denied: written.denied.read(&spot("denied")).map(|found| answer::denied(&found, &spot("denied"))),
+        denied: written
+            .denied
+            .read(&spot("denied"))
+            .map(|found| Arc::new(answer::denied(&found, &spot("denied")))),
         secret: written
             .hash_secret
             .read(&spot("hash_secret"))

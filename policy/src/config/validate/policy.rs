@@ -1,5 +1,7 @@
 //! One policy, from written to valid.
 
+use std::sync::Arc;
+
 use super::{Defaults, answer, condition, key, limit, mode, name, on_error};
 use crate::config::scalar::{Percent, WHOLE_PPM};
 use crate::config::spot::Spot;
@@ -44,7 +46,7 @@ pub fn policy(written: WrittenPolicy, place: usize, spot: &Spot<'_>, defaults: &
         denied: written
             .denied
             .read(&denied)
-            .map(|found| answer::denied(&found, &denied))
+            .map(|found| Arc::new(answer::denied(&found, &denied)))
             .or_else(|| defaults.denied.clone()),
         limits: limits?,
         name: written.name,

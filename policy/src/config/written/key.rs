@@ -22,47 +22,47 @@ pub enum WrittenPart {
 #[serde(deny_unknown_fields)]
 pub struct WrittenPartFields {
     /// The client's address.
-    #[serde(default, deserialize_with = "written")]
-    pub client_address: Option<WrittenPrefixes>,
+    #[serde(default)]
+    pub client_address: Later<WrittenPrefixes>,
     /// The first value of a request header.
-    #[serde(default, deserialize_with = "written")]
-    pub header: Option<String>,
+    #[serde(default)]
+    pub header: Later<String>,
     /// The value of a cookie.
-    #[serde(default, deserialize_with = "written")]
-    pub cookie: Option<String>,
+    #[serde(default)]
+    pub cookie: Later<String>,
     /// The value of a query parameter, decoded.
-    #[serde(default, deserialize_with = "written")]
-    pub query: Option<String>,
+    #[serde(default)]
+    pub query: Later<String>,
     /// The path without the query.
-    #[serde(default, deserialize_with = "written")]
-    pub path: Option<WrittenPathPart>,
+    #[serde(default)]
+    pub path: Later<WrittenPathPart>,
     /// Metadata of the route.
-    #[serde(default, deserialize_with = "written")]
-    pub route_metadata: Option<WrittenMetadata>,
+    #[serde(default)]
+    pub route_metadata: Later<WrittenMetadata>,
     /// Metadata of the listener.
-    #[serde(default, deserialize_with = "written")]
-    pub listener_metadata: Option<WrittenMetadata>,
+    #[serde(default)]
+    pub listener_metadata: Later<WrittenMetadata>,
     /// Dynamic metadata that an earlier filter has set.
-    #[serde(default, deserialize_with = "written")]
-    pub dynamic_metadata: Option<WrittenMetadata>,
+    #[serde(default)]
+    pub dynamic_metadata: Later<WrittenMetadata>,
     /// A claim of a token that the filter jwt_authn has verified.
-    #[serde(default, deserialize_with = "written")]
-    pub jwt_claim: Option<WrittenClaim>,
+    #[serde(default)]
+    pub jwt_claim: Later<WrittenClaim>,
     /// The client's certificate, on a connection with mutual TLS.
-    #[serde(default, deserialize_with = "written")]
-    pub client_certificate: Option<WrittenCertificate>,
+    #[serde(default)]
+    pub client_certificate: Later<WrittenCertificate>,
     /// Filter state that an earlier filter has set, by its key.
-    #[serde(default, deserialize_with = "written")]
-    pub filter_state: Option<String>,
+    #[serde(default)]
+    pub filter_state: Later<String>,
     /// A fixed text.
-    #[serde(default, deserialize_with = "written")]
-    pub text: Option<String>,
+    #[serde(default)]
+    pub text: Later<String>,
     /// The first of these parts that the request has.
-    #[serde(default, deserialize_with = "written")]
-    pub first_of: Option<Vec<Later<WrittenPart>>>,
+    #[serde(default)]
+    pub first_of: Later<Vec<Later<WrittenPart>>>,
     /// Keep the value out of Redis and logs: it is hashed with `hash_secret`.
     #[serde(default)]
-    pub hash: bool,
+    pub hash: Later<bool>,
 }
 
 /// A part that needs nothing but its name.

@@ -1,0 +1,11 @@
+//! The policy language: what a configuration means, and what its author is told where it is wrong.
+
+mod answers;
+mod conditions;
+mod configuration;
+mod costs;
+mod keys;
+mod modes;
+mod routes;
+mod sent;
+mod warnings;
