@@ -13,8 +13,8 @@ use contract::MAX_KEY_BYTES;
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 
-use crate::Request;
 use crate::part::Part;
+use crate::{Request, request};
 
 /// The most parts of a key, and the most choices of one part.
 pub const MAX_PARTS: usize = 8;
@@ -74,6 +74,19 @@ impl Named {
         Self { name, part, secret }
     }
 
+    fn write_value(&self, to: &mut String, value: &[u8]) {
+        let number = matches!(self.part, Part::Metadata(_)).then(|| request::as_json(value)).flatten();
+        match (&self.secret, number) {
+            (Some(secret), _) => to.push_str(&secret.hash(value)),
+            // Marked, so that the text "5" and the number 5 are not the same.
+            (None, Some(number)) => {
+                to.push('*');
+                to.push_str(&number);
+            }
+            (None, None) => write_value(to, value),
+        }
+    }
+
     /// The part itself.
     pub fn part(&self) -> &Part {
         &self.part
@@ -104,10 +117,7 @@ impl Key {
                 (Some((named, value)), _) => {
                     key.push_str(&named.name);
                     key.push('=');
-                    match &named.secret {
-                        Some(secret) => key.push_str(&secret.hash(&value)),
-                        None => write_value(&mut key, &value),
-                    }
+                    named.write_value(&mut key, &value);
                 }
                 (None, _) if self.skip_missing => return None,
                 (None, Some(first)) => key.push_str(&first.name),

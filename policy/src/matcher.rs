@@ -74,7 +74,10 @@ impl Condition {
             Self::RouteName(names) => {
                 request::attribute(by, ROUTE_NAME).is_some_and(|found| one_of(names, found))
             }
-            Self::Metadata(path, test) => test.fits(request::metadata(by, path).as_deref()),
+            Self::Metadata(path, test) => request::attribute(by, path).is_some_and(|value| {
+                let shown = request::as_json(value);
+                test.fits(Some(value)) || shown.is_some_and(|shown| test.fits(Some(shown.as_bytes())))
+            }),
             // Compared in 64 bits, so that a share of all is all.
             Self::Share(ppm) => u64::from(by.draw()) * 1_000_000 < u64::from(*ppm) << 32,
         }

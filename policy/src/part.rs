@@ -44,8 +44,9 @@ impl Part {
             }
             Self::Method => request.header(":method").map(Cow::Borrowed),
             Self::Host => request::host(request),
-            Self::Attribute(path) => request::attribute(request, path).map(Cow::Borrowed),
-            Self::Metadata(path) => request::metadata(request, path),
+            Self::Attribute(path) | Self::Metadata(path) => {
+                request::attribute(request, path).map(Cow::Borrowed)
+            }
             Self::Text(text) => Some(Cow::Borrowed(text.as_bytes())),
         }
     }

@@ -96,25 +96,19 @@ pub fn attribute<'a>(request: &'a impl Request, path: &str) -> Option<&'a [u8]> 
     request.attribute(path).filter(|value| !value.is_empty())
 }
 
-/// A value of metadata as text. Envoy encodes a number as 8 bytes and a boolean as one; both become what JSON
-/// would show, where they cannot be text.
-pub fn metadata<'a>(request: &'a impl Request, path: &str) -> Option<Cow<'a, [u8]>> {
+/// What JSON would show for a value of metadata that is a number or a boolean, which Envoy encodes as 8 bytes and as one.
+/// `None` for text.
+///
+/// Envoy does not tell which it is: eight bytes may be a text after all, if an odd one.
+pub fn as_json(value: &[u8]) -> Option<String> {
     /// Whole numbers below this are exact.
     const EXACT: f64 = 9_007_199_254_740_992.0;
-    let value = attribute(request, path)?;
-    let text = match value {
-        [0] => "false".to_owned(),
-        [1] => "true".to_owned(),
-        _ => match <[u8; 8]>::try_from(value).map(f64::from_le_bytes) {
-            Ok(number)
-                if number.fract() == 0.0
-                    && number.abs() < EXACT
-                    && !value.iter().all(u8::is_ascii_graphic) =>
-            {
-                format!("{number:.0}")
-            }
-            _ => return Some(Cow::Borrowed(value)),
-        },
-    };
-    Some(Cow::Owned(text.into_bytes()))
+    match value {
+        [0] => return Some("false".to_owned()),
+        [1] => return Some("true".to_owned()),
+        _ if value.iter().all(u8::is_ascii_graphic) => return None,
+        _ => {}
+    }
+    let number = f64::from_le_bytes(value.try_into().ok()?);
+    (number.fract() == 0.0 && number.abs() < EXACT).then(|| format!("{number:.0}"))
 }

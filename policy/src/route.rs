@@ -38,7 +38,7 @@ impl Policies {
     /// What is wrong with a route's metadata of the namespace `sluice`, given as a mapping.
     #[must_use]
     pub fn check_route(&self, metadata: &Value) -> Vec<Problem> {
-        config::route(metadata, self).err().unwrap_or_default()
+        config::route(metadata.clone(), self).err().unwrap_or_default()
     }
 
     /// What the request's route says, or what is wrong with it.
@@ -50,7 +50,7 @@ impl Policies {
         }
         let Ok(mut metadata) = Metadata::decode(encoded) else { return Ok(Route::default()) };
         match metadata.filter_metadata.remove(NAMESPACE) {
-            Some(ours) => config::route(&config::object(ours), self),
+            Some(ours) => config::route(config::object(ours), self),
             None => Ok(Route::default()),
         }
     }

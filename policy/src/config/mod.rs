@@ -31,14 +31,14 @@ impl Policies {
     /// [`ConfigError`], whose text names each place in the configuration that is wrong, what was found there, and
     /// what would be right.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, ConfigError> {
-        Self::from_value(&source::read(bytes)?).map_err(ConfigError::Invalid)
+        Self::from_value(source::read(bytes)?).map_err(ConfigError::Invalid)
     }
 
     /// Reads a filter's `configuration` as a value.
     ///
     /// # Errors
     /// Everything that is wrong with it.
-    pub fn from_value(value: &Value) -> Result<Self, Vec<Problem>> {
+    pub fn from_value(value: Value) -> Result<Self, Vec<Problem>> {
         validate::policies(value)
     }
 }

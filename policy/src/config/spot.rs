@@ -1,6 +1,7 @@
 //! Where in a configuration one is, and what was found to be wrong on the way.
 
 use std::cell::RefCell;
+use std::cmp::Ordering;
 
 use serde::Deserializer;
 use serde::de::{DeserializeOwned, Visitor};
@@ -8,6 +9,15 @@ use serde_json::Value;
 use serde_path_to_error::Segment;
 
 use super::error::{Place, Problem, Step};
+
+/// The most problems that are told at once.
+const MAX_PROBLEMS: usize = 100;
+
+/// The longest name of a field that a place shows, in characters.
+const MAX_FIELD_CHARS: usize = 256;
+
+/// The longest name for which another is proposed, in bytes: it takes the product of both lengths.
+const MAX_MISSPELT_BYTES: usize = 64;
 
 /// All that is wrong with a configuration, as far as it was read.
 #[derive(Debug, Default)]
@@ -35,7 +45,9 @@ impl Problems {
 impl<'a> Spot<'a> {
     /// The value of a field here.
     pub fn field(&self, name: &str) -> Self {
-        Self { problems: self.problems, place: self.place.then(Step::Field(name.to_owned())) }
+        // One that is longer than any of ours is told by its beginning.
+        let shown = name.chars().take(MAX_FIELD_CHARS).collect();
+        Self { problems: self.problems, place: self.place.then(Step::Field(shown)) }
     }
 
     /// An item of the list here.
@@ -45,31 +57,38 @@ impl<'a> Spot<'a> {
 
     /// Something is wrong here.
     pub fn problem(&self, message: impl Into<String>) {
-        self.problems.0.borrow_mut().push(Problem { place: self.place.clone(), message: message.into() });
+        let mut found = self.problems.0.borrow_mut();
+        match found.len().cmp(&MAX_PROBLEMS) {
+            Ordering::Less => {
+                found.push(Problem { place: self.place.clone(), message: shortened(message.into()) })
+            }
+            Ordering::Equal => {
+                let message = "there is more that is wrong; mend this first".to_owned();
+                found.push(Problem { place: Place::default(), message });
+            }
+            Ordering::Greater => {}
+        }
     }
 
     /// Reads what stands here, or adds what is wrong with it.
-    pub fn read<T: DeserializeOwned>(&self, value: &Value) -> Option<T> {
+    pub fn read<T: DeserializeOwned>(&self, value: Value) -> Option<T> {
+        let lone_field = value.as_object().filter(|fields| fields.len() == 1);
+        let lone_field = lone_field.and_then(|fields| fields.keys().next().cloned());
         serde_path_to_error::deserialize(Written(value))
             .map_err(|error| {
                 let mut spot = self.clone();
-                let mut inner = Some(value);
                 for segment in error.path().iter() {
                     match segment {
-                        Segment::Seq { index } => {
-                            (spot, inner) = (spot.item(*index), inner.and_then(|value| value.get(index)));
-                        }
-                        Segment::Map { key } => {
-                            (spot, inner) = (spot.field(key), inner.and_then(|value| value.get(key)));
-                        }
+                        Segment::Seq { index } => spot = spot.item(*index),
+                        Segment::Map { key } => spot = spot.field(key),
                         // Its name is a field, too, but the one that is known already.
                         Segment::Enum { .. } | Segment::Unknown => {}
                     }
                 }
                 let message = error.into_inner().to_string();
-                // A name that nobody knows is the place itself.
+                // A choice that nobody knows is the place itself, unless it stands there as a word.
                 let named = quoted(&message).next().filter(|name| {
-                    message.starts_with("unknown") && inner.is_some_and(|value| value.get(name).is_some())
+                    message.starts_with("unknown variant") && lone_field.as_deref() == Some(*name)
                 });
                 let spot = named.map_or_else(|| spot.clone(), |name| spot.field(name));
                 spot.problem(in_plain_words(&message));
@@ -79,9 +98,9 @@ impl<'a> Spot<'a> {
 }
 
 /// A value in which fields have names: the library would take a list for a struct, too, by the order of its fields.
-struct Written<'a>(&'a Value);
+struct Written(Value);
 
-impl<'de> Deserializer<'de> for Written<'de> {
+impl<'de> Deserializer<'de> for Written {
     type Error = serde_json::Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
@@ -124,6 +143,18 @@ impl<'de> Deserializer<'de> for Written<'de> {
     }
 }
 
+/// A message without the middle of what was found, where that is very long: the mend is at its end.
+fn shortened(message: String) -> String {
+    const KEPT_CHARS: usize = 600;
+    let length = message.chars().count();
+    if length <= 2 * KEPT_CHARS {
+        return message;
+    }
+    let start: String = message.chars().take(KEPT_CHARS).collect();
+    let end: String = message.chars().skip(length - KEPT_CHARS).collect();
+    format!("{start} … {end}")
+}
+
 /// The words between backticks.
 fn quoted(message: &str) -> impl Iterator<Item = &str> {
     message.split('`').skip(1).step_by(2)
@@ -161,11 +192,21 @@ fn in_plain_words(message: &str) -> String {
         "a boolean" => "true or false",
         other => other,
     };
-    format!("found {found}; expected {expected}")
+    // Bare words that YAML 1.1 takes for true or false.
+    let quote = found.starts_with("the boolean") && expected == "text";
+    let quote = if quote {
+        ": put it in quotes, since YAML reads words such as yes, no, on, off, y and n as true or false"
+    } else {
+        ""
+    };
+    format!("found {found}; expected {expected}{quote}")
 }
 
 /// The end of a message about `found`, where one of `known` is near it.
 pub fn did_you_mean<'a>(found: &str, known: impl Iterator<Item = &'a str>) -> String {
+    if found.len() > MAX_MISSPELT_BYTES {
+        return String::new();
+    }
     let near = known.map(|name| (strsim::damerau_levenshtein(found, name), name));
     let nearest = near.filter(|&(distance, name)| distance * 2 <= name.len()).min();
     nearest.map_or_else(String::new, |(_, name)| format!("; did you mean `{name}`?"))

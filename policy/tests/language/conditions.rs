@@ -263,5 +263,5 @@ fn regexes_are_bounded_in_number_and_linear_in_time() {
     assert_eq!(told.matches("found more than 256 regular expressions").count(), 1, "{told}");
     // What takes exponential time where a matcher goes back: it ends at all.
     let nasty = json!({"path": {"regex": "(/a*)*(/a*)*b"}});
-    assert!(!governs(&nasty, &Sent::get(&"/a".repeat(20_000))));
+    assert!(!governs(&nasty, &Sent::get(&"/a".repeat(5_000))));
 }

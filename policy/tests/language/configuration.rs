@@ -179,3 +179,36 @@ fn all_mistakes_are_told_at_once() {
         assert!(error.contains(place), "{error} does not name {place}");
     }
 }
+
+#[test]
+fn hostile_configurations_are_refused_in_few_words() {
+    let nested = |depth: usize| (0..depth).fold(json!({"method": ["GET"]}), |inner, _| json!({"not": inner}));
+    let mut config = shop();
+    config["policies"][0]["match"] = nested(15);
+    assert!(read(&config).is_ok());
+    config["policies"][0]["match"] = nested(60);
+    let error = read(&config).expect_err("refused");
+    assert!(error.contains("found conditions in conditions, more than 16 deep"), "{error}");
+
+    let mut many = shop();
+    many["skip"] = json!(vec![0; 20_000]);
+    let error = read(&many).expect_err("refused");
+    assert!(error.len() < 50_000 && error.contains("there is more that is wrong"), "{} bytes", error.len());
+
+    for field in ["name", "limit", "burst", "on_error", "x"] {
+        let mut long = shop();
+        long["policies"][0][field] = json!("y".repeat(200_000));
+        let error = read(&long).expect_err("refused");
+        assert!(error.len() < 2_000, "{field}: {} bytes", error.len());
+        let mut long = shop();
+        long["policies"][0][field.repeat(40_000)] = json!(1);
+        let error = read(&long).expect_err("refused");
+        assert!(error.len() < 3_000, "{field}: {} bytes", error.len());
+    }
+}
+
+#[test]
+fn a_word_that_yaml_takes_for_a_boolean_is_to_be_quoted() {
+    let error = error_with("/policies/1/match/path/prefix", json!(false));
+    assert!(error.contains("found the boolean `false`; expected text: put it in quotes"), "{error}");
+}

@@ -16,7 +16,13 @@ fn told(policies: &policy::Policies, sent: &Sent) -> Vec<String> {
 
 #[test]
 fn what_is_off_is_not_asked_and_what_is_in_shadow_is_asked_apart() {
-    let policies = policies(json!([with_mode("shadow"), with_mode("off"), with_mode("enforce")]));
+    let policies = policies(json!([
+        with_mode("shadow"),
+        with_mode("off"),
+        with_mode("enforce"),
+        // What Envoy's YAML makes of the bare word `off`.
+        {"name": "no", "key": [], "limit": "1 per day", "mode": false},
+    ]));
     assert_eq!(told(&policies, &Sent::get("/")), ["shadow?", "enforce"]);
     let asks = asks(&policies, &Sent::get("/"));
     let takes = policies.takes(&asks);

@@ -1,5 +1,7 @@
 //! Answers, from written to valid.
 
+use std::collections::BTreeMap;
+
 use super::name::is_token;
 use crate::answer::{BadTemplate, Denied, Headers, TOO_MANY_REQUESTS, Template, UpstreamHeaders, WORDS};
 use crate::config::scalar::{Span, Whole};
@@ -22,13 +24,13 @@ const MAX_HEADER_BYTES: usize = 1_024;
 const NOT_OURS: [&str; 7] =
     ["content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "keep-alive"];
 
-pub fn headers(written: &WrittenHeaders, spot: &Spot<'_>) -> Headers {
-    let switch = |later: &Later<bool>, name: &str, default| later.read(&spot.field(name)).unwrap_or(default);
+pub fn headers(written: WrittenHeaders, spot: &Spot<'_>) -> Headers {
+    let switch = |later: Later<bool>, name: &str, default| later.read(&spot.field(name)).unwrap_or(default);
     let retry_after = spot.field("retry_after");
     let upstream = written.upstream.read(&spot.field("upstream")).unwrap_or_default();
     Headers {
-        x_ratelimit: switch(&written.x_ratelimit, "x_ratelimit", true),
-        ratelimit: switch(&written.ratelimit, "ratelimit", true),
+        x_ratelimit: switch(written.x_ratelimit, "x_ratelimit", true),
+        ratelimit: switch(written.ratelimit, "ratelimit", true),
         retry_after: match written.retry_after.read(&retry_after).unwrap_or(WrittenRetryAfter::Sent(true)) {
             WrittenRetryAfter::Sent(sent) => sent.then_some(0),
             WrittenRetryAfter::Jitter(found) => Some(jitter_seconds(found, &retry_after.field("jitter"))),
@@ -38,7 +40,7 @@ pub fn headers(written: &WrittenHeaders, spot: &Spot<'_>) -> Headers {
             WrittenUpstream::Replace => UpstreamHeaders::Replace,
             WrittenUpstream::Append => UpstreamHeaders::Append,
         },
-        debug: switch(&written.debug, "debug", false),
+        debug: switch(written.debug, "debug", false),
     }
 }
 
@@ -51,7 +53,7 @@ fn jitter_seconds(WrittenJitter { jitter: Span(jitter) }: WrittenJitter, spot: &
     u32::try_from(seconds).unwrap_or(u32::MAX)
 }
 
-pub fn denied(written: &WrittenDenied, spot: &Spot<'_>) -> Denied {
+pub fn denied(written: WrittenDenied, spot: &Spot<'_>) -> Denied {
     let status = written.status.read(&spot.field("status")).map(|Whole(status)| {
         let valid = u16::try_from(status).ok().filter(|status| (400..=599).contains(status));
         valid.unwrap_or_else(|| {
@@ -67,13 +69,13 @@ pub fn denied(written: &WrittenDenied, spot: &Spot<'_>) -> Denied {
     }
     Denied {
         status: status.unwrap_or(TOO_MANY_REQUESTS),
-        headers: own_headers(written, &spot.field("headers")),
+        headers: own_headers(written.headers, &spot.field("headers")),
         body: text.and_then(|text| template(&text, &body)),
     }
 }
 
-fn own_headers(written: &WrittenDenied, spot: &Spot<'_>) -> Vec<(String, Template)> {
-    let found = written.headers.read(spot).unwrap_or_default();
+fn own_headers(written: Later<BTreeMap<String, Later<String>>>, spot: &Spot<'_>) -> Vec<(String, Template)> {
+    let found = written.read(spot).unwrap_or_default();
     if found.len() > MAX_HEADERS {
         spot.problem(format!("found {} headers; there may be at most {MAX_HEADERS}", found.len()));
     }

@@ -19,6 +19,9 @@ const MAX_REGEX_BYTES: usize = 64 << 10;
 /// The most regular expressions of one filter.
 const MAX_REGEXES: usize = 256;
 
+/// The deepest that conditions may nest.
+const MAX_DEPTH: usize = 16;
+
 /// The deepest that groups of a regular expression may nest.
 const MAX_REGEX_NESTING: u32 = 50;
 
@@ -65,53 +68,73 @@ fn build(pattern: &str) -> Result<Regex, regex::Error> {
         .build()
 }
 
-pub fn condition(written: &WrittenCondition, spot: &Spot<'_>, regexes: &Regexes) -> Condition {
+pub fn condition(written: WrittenCondition, spot: &Spot<'_>, regexes: &Regexes) -> Condition {
+    nested(written, spot, regexes, 0)
+}
+
+/// A condition within `depth` others.
+fn nested(written: WrittenCondition, spot: &Spot<'_>, regexes: &Regexes, depth: usize) -> Condition {
+    if depth >= MAX_DEPTH {
+        spot.problem(format!(
+            "found conditions in conditions, more than {MAX_DEPTH} deep; write them with fewer"
+        ));
+        return Condition::All(Vec::new());
+    }
     let mut all = Vec::new();
     let path = spot.field("path");
     all.extend(written.path.read(&path).and_then(|found| on_path(found, &path, regexes)));
-    all.extend(methods(&written.method, &spot.field("method")));
-    all.extend(hosts(&written.host, &spot.field("host")));
-    let values = |map: &Later<BTreeMap<String, Later<WrittenTest>>>, field: &str| {
+    all.extend(methods(written.method, &spot.field("method")));
+    all.extend(hosts(written.host, &spot.field("host")));
+    let values = |map: Later<BTreeMap<String, Later<WrittenTest>>>, field: &str| {
         let spot = spot.field(field);
         let named: Vec<(String, Test)> = named_tests(map, &spot, regexes);
         named.into_iter().map(move |(name, test)| (name, test, spot.clone()))
     };
     all.extend(
-        values(&written.header, "header")
+        values(written.header, "header")
             .map(|(name, test, spot)| Condition::Header(name::header(&name, &spot.field(&name)), test)),
     );
     all.extend(
-        values(&written.query, "query")
+        values(written.query, "query")
             .map(|(name, test, spot)| Condition::Query(name::query(&name, &spot.field(&name)), test)),
     );
     all.extend(
-        values(&written.cookie, "cookie")
+        values(written.cookie, "cookie")
             .map(|(name, test, spot)| Condition::Cookie(name::cookie(&name, &spot.field(&name)), test)),
     );
-    all.extend(networks(&written.client_address, &spot.field("client_address")));
-    all.extend(route_names(&written.route_name, &spot.field("route_name")));
+    all.extend(networks(written.client_address, &spot.field("client_address")));
+    all.extend(route_names(written.route_name, &spot.field("route_name")));
     let claim = spot.field("jwt_claim");
     all.extend(written.jwt_claim.read(&claim).and_then(|found| {
         let path = key::claim(&found.payload, &found.claim.0, &claim);
-        Some(Condition::Metadata(path, test(found.is, &claim.field("is"), regexes)?))
+        Some(Condition::Metadata(
+            path,
+            test(found.is.read(&claim.field("is"))?, &claim.field("is"), regexes)?,
+        ))
     }));
     let metadata = spot.field("dynamic_metadata");
     all.extend(written.dynamic_metadata.read(&metadata).and_then(|found| {
         let path = key::metadata(&key::DYNAMIC, &found.namespace, &found.path, &metadata);
-        Some(Condition::Metadata(path, test(found.is, &metadata.field("is"), regexes)?))
+        Some(Condition::Metadata(
+            path,
+            test(found.is.read(&metadata.field("is"))?, &metadata.field("is"), regexes)?,
+        ))
     }));
     all.extend(written.percent.read(&spot.field("percent")).map(|share| Condition::Share(share.0)));
     let not = spot.field("not");
     all.extend(
-        written.not.read(&not).map(|found| Condition::Not(Box::new(condition(&found, &not, regexes)))),
+        written
+            .not
+            .read(&not)
+            .map(|found| Condition::Not(Box::new(nested(*found, &not, regexes, depth + 1)))),
     );
-    all.extend(several(&written.any, &spot.field("any"), regexes).map(Condition::Any));
-    all.extend(several(&written.all, &spot.field("all"), regexes).map(Condition::All));
+    all.extend(several(written.any, &spot.field("any"), regexes, depth).map(Condition::Any));
+    all.extend(several(written.all, &spot.field("all"), regexes, depth).map(Condition::All));
     if all.len() == 1 { all.pop().unwrap_or(Condition::All(Vec::new())) } else { Condition::All(all) }
 }
 
 /// A list that may be left out, but not be empty.
-fn list<T: DeserializeOwned>(written: &Later<Vec<T>>, spot: &Spot<'_>) -> Option<Vec<T>> {
+fn list<T: DeserializeOwned>(written: Later<Vec<T>>, spot: &Spot<'_>) -> Option<Vec<T>> {
     let found = written.read(spot)?;
     if found.is_empty() {
         spot.problem("found an empty list; leave it out where there is no such condition");
@@ -120,13 +143,14 @@ fn list<T: DeserializeOwned>(written: &Later<Vec<T>>, spot: &Spot<'_>) -> Option
 }
 
 fn several(
-    written: &Later<Vec<Later<WrittenCondition>>>,
+    written: Later<Vec<Later<WrittenCondition>>>,
     spot: &Spot<'_>,
     regexes: &Regexes,
+    depth: usize,
 ) -> Option<Vec<Condition>> {
     let conditions = list(written, spot)?.into_iter().enumerate().filter_map(|(index, written)| {
         let spot = spot.item(index);
-        Some(condition(&written.read(&spot)?, &spot, regexes))
+        Some(nested(written.read(&spot)?, &spot, regexes, depth + 1))
     });
     Some(conditions.collect())
 }
@@ -175,7 +199,7 @@ fn test(written: WrittenTest, spot: &Spot<'_>, regexes: &Regexes) -> Option<Test
 }
 
 fn named_tests(
-    written: &Later<BTreeMap<String, Later<WrittenTest>>>,
+    written: Later<BTreeMap<String, Later<WrittenTest>>>,
     spot: &Spot<'_>,
     regexes: &Regexes,
 ) -> Vec<(String, Test)> {
@@ -191,7 +215,7 @@ fn named_tests(
     tests.collect()
 }
 
-fn methods(written: &Later<Vec<String>>, spot: &Spot<'_>) -> Option<Condition> {
+fn methods(written: Later<Vec<String>>, spot: &Spot<'_>) -> Option<Condition> {
     let methods = list(written, spot)?;
     for (index, method) in methods.iter().enumerate() {
         if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') {
@@ -202,7 +226,7 @@ fn methods(written: &Later<Vec<String>>, spot: &Spot<'_>) -> Option<Condition> {
     Some(Condition::Method(methods))
 }
 
-fn hosts(written: &Later<Vec<String>>, spot: &Spot<'_>) -> Option<Condition> {
+fn hosts(written: Later<Vec<String>>, spot: &Spot<'_>) -> Option<Condition> {
     let hosts = list(written, spot)?.into_iter().enumerate().map(|(index, written)| {
         let host = written.to_ascii_lowercase();
         let (name, below) = host.strip_prefix('*').map_or((host.as_str(), false), |domain| (domain, true));
@@ -218,7 +242,7 @@ fn hosts(written: &Later<Vec<String>>, spot: &Spot<'_>) -> Option<Condition> {
     Some(Condition::Host(hosts.collect()))
 }
 
-fn networks(written: &Later<Vec<String>>, spot: &Spot<'_>) -> Option<Condition> {
+fn networks(written: Later<Vec<String>>, spot: &Spot<'_>) -> Option<Condition> {
     let networks = list(written, spot)?.into_iter().enumerate().filter_map(|(index, text)| {
         let spot = spot.item(index);
         let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
@@ -239,7 +263,7 @@ fn networks(written: &Later<Vec<String>>, spot: &Spot<'_>) -> Option<Condition> 
     Some(Condition::ClientAddress(networks.collect()))
 }
 
-fn route_names(written: &Later<Vec<String>>, spot: &Spot<'_>) -> Option<Condition> {
+fn route_names(written: Later<Vec<String>>, spot: &Spot<'_>) -> Option<Condition> {
     let names = list(written, spot)?;
     for (index, name) in names.iter().enumerate() {
         if name.is_empty() {

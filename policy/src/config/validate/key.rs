@@ -37,14 +37,14 @@ pub fn key(
     let parts = written.into_iter().enumerate().filter_map(|(index, written)| {
         let spot = spot.item(index);
         let found = written.read(&spot)?;
-        if let WrittenPart::Fields(fields) = &found
-            && !fields.first_of.is_absent()
-        {
-            only_first_of(fields, &spot);
-            let spot = spot.field("first_of");
-            return Some(first_of(fields.first_of.read(&spot)?, &spot, secret));
+        match found {
+            WrittenPart::Fields(fields) if !fields.first_of.is_absent() => {
+                only_first_of(&fields, &spot);
+                let spot = spot.field("first_of");
+                Some(first_of(fields.first_of.read(&spot)?, &spot, secret))
+            }
+            found => Some(vec![part(found, &spot, secret)?]),
         }
-        Some(vec![part(found, &spot, secret)?])
     });
     Key::new(parts.collect(), skip_missing)
 }
@@ -94,9 +94,9 @@ fn kinds(fields: &WrittenPartFields) -> Vec<&'static str> {
 }
 
 fn part(written: WrittenPart, spot: &Spot<'_>, secret: Option<&HashSecret>) -> Option<Named> {
-    let fields = match written {
+    let mut fields = match written {
         WrittenPart::Word(word) => return Some(of_word(word)),
-        WrittenPart::Fields(fields) => fields,
+        WrittenPart::Fields(fields) => *fields,
     };
     let kinds = kinds(&fields);
     if kinds.len() != 1 {
@@ -104,14 +104,14 @@ fn part(written: WrittenPart, spot: &Spot<'_>, secret: Option<&HashSecret>) -> O
         spot.problem(format!("found {found}; write exactly one part here, such as {{ header: x-api-key }}"));
         return None;
     }
-    let hash = fields.hash.read(&spot.field("hash")).unwrap_or_default();
+    let hash = std::mem::take(&mut fields.hash).read(&spot.field("hash")).unwrap_or_default();
     let secret = hash.then_some(secret).flatten();
     if hash && secret.is_none() {
         spot.field("hash").problem(
             "found true, but no secret to hash with; write `hash_secret` beside `policies`, the same on every Envoy",
         );
     }
-    of_fields(&fields, spot, secret.cloned())
+    of_fields(fields, spot, secret.cloned())
 }
 
 fn of_word(word: Word) -> Named {
@@ -125,7 +125,7 @@ fn of_word(word: Word) -> Named {
     Named::new(name, &[], part, None)
 }
 
-fn of_fields(fields: &WrittenPartFields, spot: &Spot<'_>, secret: Option<HashSecret>) -> Option<Named> {
+fn of_fields(fields: WrittenPartFields, spot: &Spot<'_>, secret: Option<HashSecret>) -> Option<Named> {
     let named = |kind: &str, names: &[&str], part| Some(Named::new(kind, names, part, secret.clone()));
     let at = |name: &str| spot.field(name);
     if let Some(written) = fields.client_address.read(&at("client_address")) {
@@ -149,9 +149,9 @@ fn of_fields(fields: &WrittenPartFields, spot: &Spot<'_>, secret: Option<HashSec
         return named("path", &count.as_deref().into_iter().collect::<Vec<_>>(), Part::Path { segments });
     }
     for (kind, root, written) in [
-        ("route_metadata", &ROUTE[..], &fields.route_metadata),
-        ("listener_metadata", &LISTENER, &fields.listener_metadata),
-        ("dynamic_metadata", &DYNAMIC, &fields.dynamic_metadata),
+        ("route_metadata", &ROUTE[..], fields.route_metadata),
+        ("listener_metadata", &LISTENER, fields.listener_metadata),
+        ("dynamic_metadata", &DYNAMIC, fields.dynamic_metadata),
     ] {
         if let Some(WrittenMetadata { namespace, path }) = written.read(&at(kind)) {
             let attribute = metadata(root, &namespace, &path, &at(kind));

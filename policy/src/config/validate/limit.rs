@@ -6,27 +6,35 @@ use super::name;
 use crate::answer::policy_item;
 use crate::config::scalar::{Rate, Whole};
 use crate::config::spot::Spot;
-use crate::config::written::{WrittenCost, WrittenHeaderCost, WrittenLimit, WrittenPolicy, WrittenSettle};
+use crate::config::written::{Later, WrittenCost, WrittenHeaderCost, WrittenLimit, WrittenSettle};
 use crate::cost::{Cost, Settle, SettleSource};
 use crate::policies::NamedLimit;
 
 /// The most limits of one policy.
 const MAX_LIMITS: usize = 8;
 
-/// The limits of a policy at `spot`; `None` where they are wrong.
-pub fn limits(written: &WrittenPolicy, spot: &Spot<'_>) -> Option<Vec<NamedLimit>> {
-    match (written.limit.is_absent(), written.limits.is_absent()) {
+/// How the limits of a policy are written.
+pub struct WrittenLimits {
+    pub limit: Later<Rate>,
+    pub burst: Later<Whole>,
+    pub limits: Later<Vec<Later<WrittenLimit>>>,
+}
+
+/// The limits of the policy `name` at `spot`; `None` where they are wrong.
+pub fn limits(name: &str, written: WrittenLimits, spot: &Spot<'_>) -> Option<Vec<NamedLimit>> {
+    let WrittenLimits { limit, burst, limits } = written;
+    match (limit.is_absent(), limits.is_absent()) {
         (false, true) => {
-            let rate = written.limit.read(&spot.field("limit"));
-            let burst = written.burst.read(&spot.field("burst"));
-            Some(vec![named(written.name.clone(), rate?, burst, spot)?])
+            let rate = limit.read(&spot.field("limit"));
+            let burst = burst.read(&spot.field("burst"));
+            Some(vec![named(name.to_owned(), rate?, burst, spot)?])
         }
         (true, false) => {
-            if !written.burst.is_absent() {
+            if !burst.is_absent() {
                 spot.field("burst")
                     .problem("found a burst beside `limits`; write it beside the limit that it is for");
             }
-            several(written, &spot.field("limits"))
+            several(name, limits.read(&spot.field("limits"))?, &spot.field("limits"))
         }
         (false, false) => {
             spot.field("limits")
@@ -40,18 +48,19 @@ pub fn limits(written: &WrittenPolicy, spot: &Spot<'_>) -> Option<Vec<NamedLimit
     }
 }
 
-fn several(policy: &WrittenPolicy, spot: &Spot<'_>) -> Option<Vec<NamedLimit>> {
-    let written = policy.limits.read(spot)?;
+fn several(policy: &str, written: Vec<Later<WrittenLimit>>, spot: &Spot<'_>) -> Option<Vec<NamedLimit>> {
     if written.is_empty() || written.len() > MAX_LIMITS {
         spot.problem(format!("found {} limits; write 1 to {MAX_LIMITS}", written.len()));
+        return None;
     }
-    let limits = written.iter().enumerate().map(|(index, written)| {
+    let limits = written.into_iter().enumerate().map(|(index, written)| {
         let spot = spot.item(index);
         let WrittenLimit { limit, burst, name } = written.read(&spot)?;
+        let named_here = if name.is_absent() { spot.clone() } else { spot.field("name") };
         let own = name.read(&spot.field("name")).unwrap_or_else(|| short(limit.period_us));
-        let full = format!("{}.{own}", policy.name);
-        if contract::is_name(&policy.name) {
-            name::of_limit(&full, &if name.is_absent() { spot.clone() } else { spot.field("name") });
+        let full = format!("{policy}.{own}");
+        if contract::is_name(policy) {
+            name::of_limit(&full, &named_here);
         }
         named(full, limit, burst.read(&spot.field("burst")), &spot)
     });

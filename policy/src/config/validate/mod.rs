@@ -47,7 +47,7 @@ struct Defaults {
     regexes: Regexes,
 }
 
-pub fn policies(value: &Value) -> Result<Policies, Vec<Problem>> {
+pub fn policies(value: Value) -> Result<Policies, Vec<Problem>> {
     let problems = Problems::default();
     let valid = whole(value, &problems.root());
     let found = problems.into_found();
@@ -58,7 +58,7 @@ pub fn policies(value: &Value) -> Result<Policies, Vec<Problem>> {
 }
 
 /// The configuration, as far as it is right; `None` where it is too wrong to go on.
-fn whole(value: &Value, root: &Spot<'_>) -> Option<Policies> {
+fn whole(value: Value, root: &Spot<'_>) -> Option<Policies> {
     let written = root.read::<Written>(value)?;
     let spot = |name: &str| root.field(name);
     let sidecar = written.sidecar.read(&spot("sidecar")).map(|found| sidecar(found, &spot("sidecar")));
@@ -72,7 +72,7 @@ fn whole(value: &Value, root: &Spot<'_>) -> Option<Policies> {
         denied: written
             .denied
             .read(&spot("denied"))
-            .map(|found| Arc::new(answer::denied(&found, &spot("denied")))),
+            .map(|found| Arc::new(answer::denied(found, &spot("denied")))),
         secret: written
             .hash_secret
             .read(&spot("hash_secret"))
@@ -80,9 +80,9 @@ fn whole(value: &Value, root: &Spot<'_>) -> Option<Policies> {
         regexes: Regexes::default(),
     };
     let skip = written.skip.read(&spot("skip")).unwrap_or_default();
-    let skip = skip.iter().enumerate().filter_map(|(index, written)| {
+    let skip = skip.into_iter().enumerate().filter_map(|(index, written)| {
         let spot = spot("skip").item(index);
-        let condition = condition::condition(&written.read(&spot)?, &spot, &defaults.regexes);
+        let condition = condition::condition(written.read(&spot)?, &spot, &defaults.regexes);
         if condition.is_always_met() {
             spot.problem("found no condition; this would exempt every request: write one, such as { path: { exact: /healthz } }");
         }
@@ -90,9 +90,9 @@ fn whole(value: &Value, root: &Spot<'_>) -> Option<Policies> {
     });
     let skip: Vec<Condition> = skip.collect();
     let headers = written.headers.read(&spot("headers")).unwrap_or_default();
-    let headers = answer::headers(&headers, &spot("headers"));
-    let policies = written.policies.read(&spot("policies")).unwrap_or_default();
-    if policies.is_empty() && !written.policies.is_absent() {
+    let headers = answer::headers(headers, &spot("headers"));
+    let policies = written.policies.read(&spot("policies"))?;
+    if policies.is_empty() {
         spot("policies").problem("found no policy; list at least one, with `name`, `key` and `limit`");
     }
     if policies.len() > MAX_POLICIES {
@@ -100,7 +100,7 @@ fn whole(value: &Value, root: &Spot<'_>) -> Option<Policies> {
         spot("policies").problem(format!("found {found} policies; there may be at most {MAX_POLICIES}"));
         return None;
     }
-    let policies = policies.iter().enumerate().filter_map(|(index, written)| {
+    let policies = policies.into_iter().enumerate().filter_map(|(index, written)| {
         let spot = spot("policies").item(index);
         policy::policy(written.read(&spot)?, index, &spot, &defaults)
     });

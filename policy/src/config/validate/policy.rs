@@ -15,7 +15,7 @@ pub fn policy(written: WrittenPolicy, place: usize, spot: &Spot<'_>, defaults: &
     name::of_limit(&written.name, &spot.field("name"));
     let matches = spot.field("match");
     let condition = written.matches.read(&matches);
-    let condition = condition.map(|found| condition::condition(&found, &matches, &defaults.regexes));
+    let condition = condition.map(|found| condition::condition(found, &matches, &defaults.regexes));
     let missing = written.missing.read(&spot.field("missing")).unwrap_or_default();
     let skip_missing = matches!(missing, WrittenMissing::Skip);
     let parts = written.key.read(&spot.field("key")).unwrap_or_default();
@@ -31,7 +31,8 @@ pub fn policy(written: WrittenPolicy, place: usize, spot: &Spot<'_>, defaults: &
     }
     let denied = spot.field("denied");
     let own_on_error = written.on_error.read(&spot.field("on_error"));
-    let limits = limit::limits(&written, spot);
+    let limits = limit::WrittenLimits { limit: written.limit, burst: written.burst, limits: written.limits };
+    let limits = limit::limits(&written.name, limits, spot);
     Some(Policy {
         place,
         condition: condition.unwrap_or(Condition::All(Vec::new())),
@@ -46,7 +47,7 @@ pub fn policy(written: WrittenPolicy, place: usize, spot: &Spot<'_>, defaults: &
         denied: written
             .denied
             .read(&denied)
-            .map(|found| Arc::new(answer::denied(&found, &denied)))
+            .map(|found| Arc::new(answer::denied(found, &denied)))
             .or_else(|| defaults.denied.clone()),
         limits: limits?,
         name: written.name,

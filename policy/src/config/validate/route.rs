@@ -12,7 +12,7 @@ use crate::config::written::WrittenRoute;
 use crate::route::Route;
 
 /// What a route says in its metadata of the namespace `sluice`, or everything that is wrong with it.
-pub fn route(value: &Value, policies: &Policies) -> Result<Route, Vec<Problem>> {
+pub fn route(value: Value, policies: &Policies) -> Result<Route, Vec<Problem>> {
     let problems = Problems::default();
     let root = problems.root();
     let read = |written: WrittenRoute| Route {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::Later;
-use super::key::OneOrMore;
+use super::OneOrMore;
 use crate::config::scalar::Percent;
 
 /// Conditions on a request. It meets them where it meets every one that is written.
@@ -103,7 +103,7 @@ pub struct WrittenClaimTest {
     /// The claim's name, or the list of names that lead to a nested one.
     pub claim: OneOrMore,
     /// What the claim's value must be.
-    pub is: WrittenTest,
+    pub is: Later<WrittenTest>,
 }
 
 /// A condition on dynamic metadata.
@@ -119,5 +119,5 @@ pub struct WrittenMetadataTest {
     /// The fields from there to the value.
     pub path: Vec<String>,
     /// What the value must be.
-    pub is: WrittenTest,
+    pub is: Later<WrittenTest>,
 }

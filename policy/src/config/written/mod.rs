@@ -7,15 +7,18 @@ mod later;
 mod limit;
 mod route;
 
-use serde::{Deserialize, Deserializer};
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, Unexpected, Visitor};
 
 use super::scalar::{Percent, Span};
 
 pub use answer::{WrittenDenied, WrittenHeaders, WrittenJitter, WrittenRetryAfter, WrittenUpstream};
 pub use condition::{WrittenCondition, WrittenPath, WrittenTest};
 pub use key::{
-    Word, WrittenCertificate, WrittenClaim, WrittenMetadata, WrittenPart, WrittenPartFields, WrittenPathPart,
-    WrittenPrefixes,
+    OneOrMore, Word, WrittenCertificate, WrittenClaim, WrittenMetadata, WrittenPart, WrittenPartFields,
+    WrittenPathPart, WrittenPrefixes,
 };
 pub use later::Later;
 pub use limit::{WrittenCost, WrittenHeaderCost, WrittenLimit, WrittenSettle};
@@ -79,16 +82,11 @@ pub enum WrittenOnError {
 }
 
 /// Whether a policy denies.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case", expecting = "`enforce`, `shadow` or `off`")]
+#[derive(Clone, Copy, Debug, Default)]
 pub enum WrittenMode {
-    /// It denies what is beyond its limit.
     #[default]
     Enforce,
-    /// It decides, counts and reports, and never denies.
     Shadow,
-    /// It is not even asked.
     Off,
 }
 
@@ -152,6 +150,34 @@ pub struct WrittenPolicy {
     /// What a request is answered that this policy denies.
     #[serde(default)]
     pub denied: Later<WrittenDenied>,
+}
+
+impl<'de> Deserialize<'de> for WrittenMode {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Seen;
+        impl Visitor<'_> for Seen {
+            type Value = WrittenMode;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`enforce`, `shadow` or `off`")
+            }
+
+            fn visit_str<E: Error>(self, word: &str) -> Result<WrittenMode, E> {
+                match word {
+                    "enforce" => Ok(WrittenMode::Enforce),
+                    "shadow" => Ok(WrittenMode::Shadow),
+                    "off" => Ok(WrittenMode::Off),
+                    _ => Err(E::unknown_variant(word, &["enforce", "shadow", "off"])),
+                }
+            }
+
+            /// Envoy's YAML reads the word `off` as false.
+            fn visit_bool<E: Error>(self, value: bool) -> Result<WrittenMode, E> {
+                if value { Err(E::invalid_type(Unexpected::Bool(true), &self)) } else { Ok(WrittenMode::Off) }
+            }
+        }
+        deserializer.deserialize_any(Seen)
+    }
 }
 
 /// A field that is left out has its default; one that is written without a value, which YAML reads as null, is a
