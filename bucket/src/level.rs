@@ -5,27 +5,28 @@ use crate::{EXACT, Limit};
 /// What a store keeps of one bucket. A bucket that is not kept is a full one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bucket {
-    credits: u64,
+    credits: i64,
     unit: u64,
     at_us: u64,
 }
 
 impl Bucket {
-    /// A bucket as a store kept it: `credits` of which a token costs `unit`, counted at `at_us`.
+    /// A bucket as a store kept it: `credits` of which a token costs `unit`, counted at `at_us`. Credits below 0 are
+    /// a debt.
     ///
     /// `None` where a number is out of range, which no store of ours writes: such a bucket counts as missing.
     #[must_use]
-    pub const fn restore(credits: u64, unit: u64, at_us: u64) -> Option<Self> {
-        if credits < EXACT && unit > 0 && unit < EXACT && at_us < EXACT {
+    pub const fn restore(credits: i64, unit: u64, at_us: u64) -> Option<Self> {
+        if credits.unsigned_abs() < EXACT && unit > 0 && unit < EXACT && at_us < EXACT {
             Some(Self { credits, unit, at_us })
         } else {
             None
         }
     }
 
-    /// Credits in the bucket when it was counted.
+    /// Credits in the bucket when it was counted; below 0 where it was in debt.
     #[must_use]
-    pub const fn credits(&self) -> u64 {
+    pub const fn credits(&self) -> i64 {
         self.credits
     }
 
@@ -63,7 +64,8 @@ pub enum Keep {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Level {
     limit: Limit,
-    credits: u64,
+    /// Credits that the bucket is short of being full, below 2^53; more than its capacity where it is in debt.
+    missing: u64,
     now_us: u64,
     changed: bool,
 }
@@ -71,61 +73,67 @@ pub struct Level {
 impl Level {
     /// Counts `bucket` at `now_us` under `limit`.
     ///
-    /// Credits counted in another unit are converted, rounded down; then the time since is credited; then the
-    /// burst caps the sum. A bucket counted later than `now_us` (the clock went back) earns nothing for the time
-    /// between and is kept anew, counted at `now_us`, even where nothing is taken from it: so a clock that went
-    /// back locks nobody out until it has caught up.
+    /// Credits counted in another unit are converted, rounded down; a debt beyond 2^53 − 1 credits short of full is
+    /// forgiven; then the time since is credited; then the burst caps the sum. A bucket counted later than `now_us`
+    /// (the clock went back) earns nothing for the time between and is kept anew, counted at `now_us`, even where
+    /// nothing is taken from it: so a clock that went back locks nobody out until it has caught up.
     #[must_use]
     pub fn count(limit: Limit, bucket: Option<Bucket>, now_us: u64) -> Self {
-        let capacity = limit.capacity_credits();
         let Some(bucket) = bucket else {
-            return Self { limit, credits: capacity, now_us, changed: false };
+            return Self { limit, missing: 0, now_us, changed: false };
         };
+        let credits = i128::from(bucket.credits);
         let kept = if bucket.unit == limit.period_us() {
-            bucket.credits
+            credits
         } else {
-            let exact = u128::from(bucket.credits) * u128::from(limit.period_us()) / u128::from(bucket.unit);
-            u64::try_from(exact).unwrap_or(u64::MAX)
+            (credits * i128::from(limit.period_us())).div_euclid(i128::from(bucket.unit))
         };
+        let missing = (i128::from(limit.capacity_credits()) - kept).max(0);
+        let missing = u64::try_from(missing).unwrap_or(u64::MAX).min(EXACT - 1);
         let elapsed_us = now_us.saturating_sub(bucket.at_us);
         let earned = elapsed_us.saturating_mul(limit.tokens());
-        let credits = kept.saturating_add(earned).min(capacity);
-        Self { limit, credits, now_us, changed: bucket.at_us > now_us }
+        Self { limit, missing: missing.saturating_sub(earned), now_us, changed: bucket.at_us > now_us }
     }
 
-    /// Whole tokens in the bucket.
+    /// Whole tokens in the bucket; 0 where it is in debt.
     #[must_use]
     pub const fn remaining_tokens(&self) -> u64 {
-        self.credits / self.limit.period_us()
+        self.limit.capacity_credits().saturating_sub(self.missing) / self.limit.period_us()
     }
 
     /// Microseconds until the bucket is full if nothing more is taken.
     #[must_use]
     pub const fn full_after_us(&self) -> u64 {
-        (self.limit.capacity_credits() - self.credits).div_ceil(self.limit.tokens())
+        self.missing.div_ceil(self.limit.tokens())
     }
 
-    /// Microseconds until the bucket holds `cost_tokens`, 0 where it does; `None` where it never will, since the
-    /// cost is larger than the burst.
+    /// Microseconds until the bucket holds `cost_tokens`, a debt paid first; 0 where it does, and for a cost of 0,
+    /// which asks for nothing; `None` where it never will, since the cost is larger than the burst.
     #[must_use]
     pub const fn wait_us(&self, cost_tokens: u64) -> Option<u64> {
         if cost_tokens > self.limit.burst_tokens() {
             return None;
         }
-        let missing = (cost_tokens * self.limit.period_us()).saturating_sub(self.credits);
-        Some(missing.div_ceil(self.limit.tokens()))
+        if cost_tokens == 0 {
+            return Some(0);
+        }
+        // What the bucket may be short of being full and still hold the cost.
+        let spare = self.limit.capacity_credits() - cost_tokens * self.limit.period_us();
+        Some(self.missing.saturating_sub(spare).div_ceil(self.limit.tokens()))
     }
 
-    /// Takes `cost_tokens`, which the bucket is known to hold.
+    /// Takes `cost_tokens`, into debt where the bucket holds less, but not so deep that credits could no longer be
+    /// counted exactly.
     pub(crate) fn debit(&mut self, cost_tokens: u64) {
-        self.credits = self.credits.saturating_sub(cost_tokens * self.limit.period_us());
+        let price = cost_tokens.saturating_mul(self.limit.period_us());
+        self.missing = self.missing.saturating_add(price).min(EXACT - 1);
         self.changed |= cost_tokens > 0;
     }
 
     /// Returns `cost_tokens`, up to the burst.
     pub(crate) fn credit(&mut self, cost_tokens: u64) {
-        let returned = cost_tokens.min(self.limit.burst_tokens()) * self.limit.period_us();
-        self.credits = (self.credits + returned).min(self.limit.capacity_credits());
+        let price = cost_tokens.saturating_mul(self.limit.period_us());
+        self.missing = self.missing.saturating_sub(price);
         self.changed |= cost_tokens > 0;
     }
 
@@ -135,13 +143,11 @@ impl Level {
         if !self.changed {
             return Keep::AsItIs;
         }
-        match self.full_after_us() {
-            0 => Keep::Nothing,
-            full_after_us => {
-                let bucket =
-                    Bucket { credits: self.credits, unit: self.limit.period_us(), at_us: self.now_us };
-                Keep::Bucket(bucket, full_after_us)
-            }
+        if self.missing == 0 {
+            return Keep::Nothing;
         }
+        let credits = self.limit.capacity_credits().cast_signed() - self.missing.cast_signed();
+        let bucket = Bucket { credits, unit: self.limit.period_us(), at_us: self.now_us };
+        Keep::Bucket(bucket, self.full_after_us())
     }
 }

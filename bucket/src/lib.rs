@@ -16,7 +16,7 @@ mod take;
 
 pub use level::{Bucket, Keep, Level};
 pub use limit::{InvalidLimit, Limit};
-pub use take::{Ask, Decision, Outcome, refund, take, take_all};
+pub use take::{Ask, Decision, Kind, Outcome, charge, look_at_all, refund, take, take_all};
 
 /// Integers below this bound are exact in a 64-bit float, which is the only number that a Redis script has.
 pub const EXACT: u64 = 1 << 53;

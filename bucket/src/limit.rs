@@ -55,7 +55,7 @@ impl Limit {
         if tokens >= EXACT {
             return Err(InvalidLimit::TooManyTokens);
         }
-        // The largest n with n × period_us < 2^53; one token of it is headroom for the script's sums.
+        // The largest n with n × period_us < 2^53; one token of it is headroom: so any bucket can owe at least one.
         let max_burst_tokens = ((EXACT - 1) / period_us).saturating_sub(1);
         if burst_tokens > max_burst_tokens {
             return Err(InvalidLimit::TooLarge { max_burst_tokens });

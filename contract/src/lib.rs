@@ -2,8 +2,9 @@
 //!
 //! A [`TakeRequest`] carries a batch of takes, a take one or several buckets. The sidecar decides the takes in
 //! order, each from all of its buckets or from none, and answers 200 with one [`Verdict`] a take, whether they
-//! allow or deny. Anything but a 200 with the header [`MARKER_HEADER`] is a failure, and took nothing that is
-//! known of; its body is a [`Refusal`] where the sidecar wrote it.
+//! allow or deny. What a [`Kind`] and a take that [`follows`](Take::follows) mean is specified in `lua/SPEC.md`.
+//! Anything but a 200 with the header [`MARKER_HEADER`] is a failure, and took nothing that is known of; its body is
+//! a [`Refusal`] where the sidecar wrote it.
 //!
 //! Both sides' tests read the files in `contract/golden/`; a change there is a change of the contract.
 
@@ -11,7 +12,7 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::IntoDeserializer};
 
 /// Where takes are sent, by `POST` with a JSON body.
 pub const TAKE_PATH: &str = "/v1/take";
@@ -25,7 +26,7 @@ pub const VERSION: &str = "1";
 /// The most takes in one request.
 pub const MAX_TAKES: usize = 4096;
 
-/// The most buckets in one take.
+/// The most buckets in one take, together with the takes that follow it.
 pub const MAX_BUCKETS: usize = 64;
 
 /// The longest domain or policy name, in bytes. Both are of ASCII letters, digits, `-`, `_` and `.`.
@@ -47,15 +48,33 @@ pub struct TakeRequest<'a> {
 }
 
 /// One take: from all of its buckets, or from none.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Take<'a> {
     /// The buckets, between 1 and [`MAX_BUCKETS`], each at most once.
     #[serde(borrow)]
     pub buckets: Vec<BucketTake<'a>>,
-    /// Return the costs instead of taking them.
+    /// What is done with the costs; absent where they are taken.
+    #[serde(default, deserialize_with = "kind", skip_serializing_if = "Kind::is_take")]
+    pub kind: Kind,
+    /// Whether it follows the last take before it that does not. One that follows a take that was denied only looks,
+    /// and one that follows a take that failed fails likewise. The first take of a request may not follow, and a take
+    /// and those that follow it have at most [`MAX_BUCKETS`] buckets together.
     #[serde(default, skip_serializing_if = "is_false")]
-    pub refund: bool,
+    pub follows: bool,
+}
+
+/// What a take does with its costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Takes them, where every bucket has room.
+    #[default]
+    Take,
+    /// Returns them, up to each burst. Always allowed.
+    Refund,
+    /// Takes them whether or not there is room, and may leave a bucket in debt. Always allowed.
+    Charge,
 }
 
 /// What is asked of one bucket, and the limit that it is held to.
@@ -74,7 +93,7 @@ pub struct BucketTake<'a> {
     pub period_us: u64,
     /// Tokens in a full bucket.
     pub burst: u64,
-    /// Tokens asked for; 0 only looks.
+    /// Tokens asked for; 0 only looks, and is allowed even where the bucket is in debt.
     pub cost: u64,
 }
 
@@ -92,7 +111,8 @@ pub struct TakeResponse {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Every bucket had room, and the costs were taken (or returned). How each stands now, in the take's order.
+    /// Every bucket had room, and the costs were taken (or returned, or charged), unless the take follows one that
+    /// was denied. How each stands now, in the take's order.
     Allowed(Vec<BucketVerdict>),
     /// At least one bucket had no room, and nothing was taken. What each answered, in the take's order.
     Denied(Vec<BucketVerdict>),
@@ -105,9 +125,10 @@ pub enum Verdict {
 pub struct BucketVerdict {
     /// Whether this bucket had room: in a denied take, the buckets that are not `allowed` denied it.
     pub outcome: Outcome,
-    /// Whole tokens in the bucket: after the take where it was allowed, otherwise as they stand.
+    /// Whole tokens in the bucket, 0 in debt: after the take where it was made, otherwise as they stand.
     pub remaining: u64,
-    /// Microseconds until the bucket has room for the cost: 0 where it has, absent where it never will.
+    /// Microseconds until the bucket has room for the cost, a debt paid first: 0 where it has and for a refund or a
+    /// charge, absent where it never will.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_us: Option<u64>,
     /// Microseconds until the bucket is full if nothing more is taken.
@@ -152,6 +173,18 @@ pub struct Refusal<'a> {
 pub fn is_name(text: &str) -> bool {
     let fits = (1..=MAX_NAME_BYTES).contains(&text.len());
     fits && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+}
+
+impl Kind {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+    fn is_take(&self) -> bool {
+        *self == Self::Take
+    }
+}
+
+/// By way of a text: what is none would be called no JSON at all.
+fn kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Kind, D::Error> {
+    Kind::deserialize(Cow::<str>::deserialize(deserializer)?.into_deserializer())
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]

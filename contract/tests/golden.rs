@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 
-use contract::{BucketVerdict, FailureReason, Outcome, Refusal, TakeRequest, TakeResponse, Verdict};
+use contract::{BucketVerdict, FailureReason, Kind, Outcome, Refusal, TakeRequest, TakeResponse, Verdict};
 use serde::{Deserialize, Serialize};
 
 const REQUEST: &str = include_str!("../golden/take-request.json");
+const KINDS: &str = include_str!("../golden/take-request-kinds.json");
 const RESPONSE: &str = include_str!("../golden/take-response.json");
 const REFUSAL: &str = include_str!("../golden/refusal.json");
 
@@ -21,8 +22,37 @@ fn a_request_is_read_and_written_as_committed() {
     let request: TakeRequest = assert_round_trip(REQUEST);
     assert_eq!(request.domain, "shop");
     assert_eq!(request.takes[0].buckets[1].period_us, 12_000_000);
-    assert!(!request.takes[0].refund && request.takes[1].refund);
+    assert_eq!(request.takes.iter().map(|take| take.kind).collect::<Vec<_>>(), [Kind::Take, Kind::Refund]);
+    assert!(!request.takes.iter().any(|take| take.follows));
     assert!(matches!(request.takes[0].buckets[0].key, Cow::Borrowed(_)), "a key is read without a copy");
+}
+
+#[test]
+fn takes_of_each_kind_are_read_and_written_as_committed() {
+    let request: TakeRequest = assert_round_trip(KINDS);
+    let takes: Vec<(Kind, bool)> = request.takes.iter().map(|take| (take.kind, take.follows)).collect();
+    let followed = [(Kind::Take, false), (Kind::Take, true), (Kind::Charge, true)];
+    assert_eq!(takes, [&followed[..], &[(Kind::Charge, false), (Kind::Refund, false)]].concat());
+}
+
+#[test]
+fn what_is_the_default_may_be_written() {
+    let spelt_out =
+        KINDS.replacen("{\n      \"buckets\"", "{\"kind\": \"take\", \"follows\": false, \"buckets\"", 1);
+    assert_ne!(spelt_out, KINDS);
+    let request: TakeRequest = serde_json::from_str(&spelt_out).expect("the default is a value too");
+    assert_eq!(request, serde_json::from_str(KINDS).expect("golden"));
+}
+
+#[test]
+fn a_kind_that_the_reader_does_not_know_is_refused() {
+    let newer = KINDS.replacen("\"charge\"", "\"lease\"", 1);
+    let error =
+        serde_json::from_str::<TakeRequest>(&newer).expect_err("an unknown kind was taken for another");
+    assert!(
+        error.to_string().contains("unknown variant `lease`, expected one of `take`, `refund`, `charge`"),
+        "{error}"
+    );
 }
 
 #[test]

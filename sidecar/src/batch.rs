@@ -1,13 +1,13 @@
 //! A request that is known to be answerable: every limit computable, every name in its charset, every number
 //! exact. What is wrong with one that is not is named by its place.
 
-use bucket::{EXACT, InvalidLimit, Limit};
+use bucket::{EXACT, InvalidLimit, Kind, Limit};
 use contract::{BucketTake, MAX_BUCKETS, MAX_KEY_BYTES, MAX_NAME_BYTES, MAX_TAKES, TakeRequest};
 
 /// Takes to be decided in order, each from all of its buckets or from none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// At least one.
+    /// At least one; the first follows none.
     pub takes: Vec<Take>,
 }
 
@@ -16,8 +16,11 @@ pub struct Batch {
 pub struct Take {
     /// At least one, each at most once.
     pub buckets: Vec<Ask>,
-    /// Return the costs instead of taking them.
-    pub refund: bool,
+    /// What is done with the costs.
+    pub kind: Kind,
+    /// Whether it follows the last take before it that does not: made only where that one was allowed, and failed
+    /// where it failed. A store decides a take and those that follow it at once.
+    pub follows: bool,
 }
 
 /// What is asked of one bucket.
@@ -60,6 +63,24 @@ pub enum InvalidBatch {
         /// Its place in the request.
         take: usize,
         /// How many there are.
+        found: usize,
+    },
+    /// The first take is to follow another.
+    #[error(
+        "takes[0].follows: there is no take before it; a take follows one that comes earlier in the request"
+    )]
+    FollowsNothing,
+    /// A take and those that follow it have more buckets than can be decided at once.
+    #[error(
+        "takes[{take}].follows: found {found} buckets from takes[{leader}] to here; a take and those that follow it \
+         have at most {MAX_BUCKETS} together, let some follow another take or none"
+    )]
+    TooManyBucketsFollow {
+        /// The place of the first take that is too many.
+        take: usize,
+        /// The place of the take that it follows.
+        leader: usize,
+        /// How many buckets they have together with those between them.
         found: usize,
     },
     /// A take lists the same bucket twice, so that "all or none" would have no meaning.
@@ -127,7 +148,8 @@ impl InvalidBatch {
         match self {
             Self::NoTakes | Self::NoBuckets { .. } => "nothing_asked",
             Self::TooManyTakes { .. } => "too_many_takes",
-            Self::TooManyBuckets { .. } => "too_many_buckets",
+            Self::TooManyBuckets { .. } | Self::TooManyBucketsFollow { .. } => "too_many_buckets",
+            Self::FollowsNothing => "follows_nothing",
             Self::DuplicateBucket { .. } => "duplicate_bucket",
             Self::InvalidName { .. } => "invalid_name",
             Self::KeyTooLong { .. } => "key_too_long",
@@ -156,11 +178,32 @@ impl TryFrom<&TakeRequest<'_>> for Batch {
         if request.takes.len() > MAX_TAKES {
             return Err(InvalidBatch::TooManyTakes { found: request.takes.len() });
         }
-        let takes = request.takes.iter().enumerate();
-        let takes =
-            takes.map(|(at, take)| valid_take(&request.domain, at, take)).collect::<Result<_, _>>()?;
+        let mut takes = Vec::with_capacity(request.takes.len());
+        let mut leader = None;
+        for (place, asked) in request.takes.iter().enumerate() {
+            let take = valid_take(&request.domain, place, asked)?;
+            leader = Some(valid_leader(place, &take, leader)?);
+            takes.push(take);
+        }
         Ok(Self { takes })
     }
+}
+
+/// The take that `take` follows, or itself, and how many buckets there are from there to here.
+fn valid_leader(
+    place: usize,
+    take: &Take,
+    before: Option<(usize, usize)>,
+) -> Result<(usize, usize), InvalidBatch> {
+    if !take.follows {
+        return Ok((place, take.buckets.len()));
+    }
+    let (leader, found) = before.ok_or(InvalidBatch::FollowsNothing)?;
+    let found = found + take.buckets.len();
+    if found > MAX_BUCKETS {
+        return Err(InvalidBatch::TooManyBucketsFollow { take: place, leader, found });
+    }
+    Ok((leader, found))
 }
 
 fn valid_take(domain: &str, take: usize, asked: &contract::Take<'_>) -> Result<Take, InvalidBatch> {
@@ -180,7 +223,12 @@ fn valid_take(domain: &str, take: usize, asked: &contract::Take<'_>) -> Result<T
         }
         buckets.push(ask);
     }
-    Ok(Take { buckets, refund: asked.refund })
+    let kind = match asked.kind {
+        contract::Kind::Take => Kind::Take,
+        contract::Kind::Refund => Kind::Refund,
+        contract::Kind::Charge => Kind::Charge,
+    };
+    Ok(Take { buckets, kind, follows: asked.follows })
 }
 
 fn valid_ask(domain: &str, take: usize, bucket: usize, asked: &BucketTake<'_>) -> Result<Ask, InvalidBatch> {

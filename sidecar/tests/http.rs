@@ -6,7 +6,9 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, Response, StatusCode};
-use contract::{MARKER_HEADER, Refusal, TakeRequest, TakeResponse, Verdict};
+use contract::{
+    BucketTake, Kind, MARKER_HEADER, MAX_BUCKETS, Refusal, Take, TakeRequest, TakeResponse, Verdict,
+};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use sluice::{
     config::ListenAddress,
@@ -22,6 +24,7 @@ use tokio::{
 use tower::ServiceExt;
 
 const GOLDEN: &str = include_str!("../../contract/golden/take-request.json");
+const KINDS: &str = include_str!("../../contract/golden/take-request-kinds.json");
 const MAX_BODY_BYTES: usize = 1 << 20;
 
 /// A server in this process, on real sockets.
@@ -203,6 +206,96 @@ async fn what_cannot_be_decided_is_refused_by_place() {
     })
     .await;
     assert!(reason.starts_with("takes[0].buckets[2]: the same policy and key as buckets[0]"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_take_that_follows_wrongly_is_refused_by_place() {
+    let reason = refused_take("follows_nothing", |request| request.takes[0].follows = true).await;
+    assert!(reason.starts_with("takes[0].follows: there is no take before it"), "{reason}");
+
+    // The first leads buckets enough for one take, and the second none.
+    let take = |first: usize, count: usize, follows| {
+        let template: TakeRequest = serde_json::from_str(GOLDEN).expect("golden");
+        let bucket =
+            |key: usize| BucketTake { key: key.to_string().into(), ..template.takes[0].buckets[0].clone() };
+        Take { buckets: (first..first + count).map(bucket).collect(), follows, ..Take::default() }
+    };
+    let takes = [take(0, 1, false), take(0, 40, false), take(0, 23, true), take(0, 1, true)];
+    let whole = TakeRequest { domain: "shop".into(), takes: takes.to_vec() };
+    let response = answer(post(serde_json::to_vec(&whole).expect("serializable"))).await;
+    assert_eq!(response.status(), StatusCode::OK, "{MAX_BUCKETS} buckets together are decided");
+    for (too_many, place) in [(take(0, 1, true), 4), (take(0, 64, true), 4)] {
+        let found = MAX_BUCKETS + too_many.buckets.len();
+        let reason = refused_take("too_many_buckets", |request| {
+            request.takes = [&takes[..], &[too_many, take(0, 64, false)]].concat();
+        })
+        .await;
+        let expected =
+            format!("takes[{place}].follows: found {found} buckets from takes[1] to here; a take and");
+        assert!(reason.starts_with(&expected), "{reason}");
+    }
+    let reason = refused_take("too_many_buckets", |request| {
+        request.takes = vec![take(0, 1, false), take(0, 65, true)];
+    })
+    .await;
+    assert!(reason.starts_with("takes[1].buckets: found 65 buckets"), "{reason}");
+}
+
+#[tokio::test]
+async fn what_is_no_kind_of_take_is_refused() {
+    for (wrong, why) in [
+        ("\"kind\": \"lease\"", "unknown variant `lease`, expected one of `take`, `refund`, `charge`"),
+        ("\"kind\": true", "invalid type: boolean `true`, expected a string at line 35"),
+        ("\"refund\": true", "unknown field `refund`"),
+    ] {
+        let body = GOLDEN.replacen("\"kind\": \"refund\"", wrong, 1);
+        let reason = refused(post(body), StatusCode::BAD_REQUEST, "not_takes").await;
+        assert!(reason.contains(why), "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn takes_of_each_kind_are_answered_and_debts_stay() {
+    let app = router(Service::new(Store::memory(1_000), MAX_BODY_BYTES));
+    let decide = async |edit: fn(&mut TakeRequest)| {
+        let mut request: TakeRequest = serde_json::from_str(KINDS).expect("golden");
+        edit(&mut request);
+        let body = serde_json::to_vec(&request).expect("serializable");
+        let response = app.clone().oneshot(post(body)).await.expect("infallible");
+        assert_eq!(response.status(), StatusCode::OK);
+        let response: TakeResponse = serde_json::from_slice(&body_of(response).await).expect("a response");
+        response.verdicts
+    };
+    let stands = |verdict: &Verdict| match verdict {
+        Verdict::Allowed(buckets) => (true, buckets[0].remaining),
+        Verdict::Denied(buckets) => (false, buckets[0].remaining),
+        Verdict::Failed(reason) => panic!("{reason:?}"),
+    };
+    let verdicts = decide(|_| {}).await;
+    // The last one returns what the first one took.
+    let expected = [(true, 59), (true, 29), (true, 10_354_688), (true, 7_250), (true, 60)];
+    assert_eq!(verdicts.iter().map(stands).collect::<Vec<_>>(), expected);
+    // The charge is larger than what is left, and what follows a denied take is not made.
+    let verdicts = decide(|request| {
+        request.takes[0].buckets[1].cost = 6;
+        request.takes[3].buckets[0].cost = 20_000;
+        request.takes.remove(2);
+        request.takes.remove(3);
+    })
+    .await;
+    let expected = [(false, 60), (true, 29), (true, 0)];
+    assert_eq!(verdicts.iter().map(stands).collect::<Vec<_>>(), expected);
+    let verdicts = decide(|request| {
+        request.takes.drain(..3);
+        request.takes[0].kind = Kind::Take;
+        request.takes[0].buckets[0].cost = 1;
+        request.takes[1].buckets[0].cost = 0;
+    })
+    .await;
+    let Verdict::Denied(buckets) = &verdicts[0] else { panic!("taken from a bucket in debt: {verdicts:?}") };
+    // At 500 tokens in 3 s, some 12,750 are owed.
+    let wait_us = buckets[0].retry_after_us.expect("it fits");
+    assert!((60_000_000..=76_506_000).contains(&wait_us), "{wait_us}");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use axum::{
     body::{Body, to_bytes},
     http::{Request, StatusCode},
 };
-use bucket::Limit;
+use bucket::{Kind, Limit};
 use contract::{FailureReason, Outcome, Refusal, TakeResponse, Verdict};
 use sluice::{
     batch::{Ask, Batch, Take, bucket_key},
@@ -41,7 +41,7 @@ fn ask(key: &str, burst: u64) -> Ask {
 }
 
 fn one(key: &str, burst: u64) -> Batch {
-    Batch { takes: vec![Take { buckets: vec![ask(key, burst)], refund: false }] }
+    Batch { takes: vec![Take { buckets: vec![ask(key, burst)], kind: Kind::Take, follows: false }] }
 }
 
 async fn take(store: &RedisStore, key: &str, burst: u64) -> Verdict {
@@ -108,7 +108,7 @@ async fn a_request_of_more_buckets_than_a_run_holds_is_decided_in_order() {
     let take = |nth: usize| {
         let mut buckets: Vec<Ask> = (0..15).map(|key| ask(&format!("{nth}-{key}"), 9)).collect();
         buckets.push(ask("shared", 500));
-        Take { buckets, refund: false }
+        Take { buckets, kind: Kind::Take, follows: false }
     };
     let batch = Batch { takes: (0..1024).map(take).collect() };
     let answer = store.take(batch).await.expect("not overloaded");

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use bucket::{Ask, Bucket, Keep, Level, take_all};
+use bucket::{Ask, Bucket, Keep, Level, look_at_all, take_all};
 use contract::{FailureReason, Verdict};
 use indexmap::IndexMap;
 
@@ -32,8 +32,7 @@ impl SharedMemory {
     pub fn take(&self, batch: &Batch, now_us: u64) -> Answer {
         // A panic while it was held leaves whole entries only: each is written by one insertion.
         let mut memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let verdicts = batch.takes.iter().map(|take| memory.take(take, now_us)).collect();
-        Answer { now_us, verdicts }
+        Answer { now_us, verdicts: memory.take(&batch.takes, now_us) }
     }
 }
 
@@ -65,22 +64,35 @@ impl Memory {
         self.buckets.len()
     }
 
-    /// Decides one take at `now_us`, which never goes back.
-    pub fn take(&mut self, take: &Take, now_us: u64) -> Verdict {
+    /// Decides `takes` in order at `now_us`, which never goes back; the first follows none.
+    pub fn take(&mut self, takes: &[Take], now_us: u64) -> Vec<Verdict> {
+        let mut verdicts: Vec<Verdict> = Vec::with_capacity(takes.len());
+        let mut leader = 0;
+        for (place, take) in takes.iter().enumerate() {
+            let followed = if take.follows { verdicts.get(leader) } else { None };
+            let verdict = match followed {
+                Some(Verdict::Failed(reason)) => Verdict::Failed(*reason),
+                Some(Verdict::Denied(_)) => self.decide(take, true, now_us),
+                Some(Verdict::Allowed(_)) | None => self.decide(take, false, now_us),
+            };
+            verdicts.push(verdict);
+            if !take.follows {
+                leader = place;
+            }
+        }
+        verdicts
+    }
+
+    fn decide(&mut self, take: &Take, only_look: bool, now_us: u64) -> Verdict {
         let mut asks: Vec<Ask> = Vec::with_capacity(take.buckets.len());
         for asked in &take.buckets {
             // A bucket that is full by now counts as forgotten, whether or not the cursor has met it: what is
             // decided must not depend on where the cursor stands.
             let entry = self.buckets.get(&asked.bucket_key);
             let kept = entry.filter(|kept| kept.full_at_us > now_us).map(|kept| kept.bucket);
-            asks.push(Ask::new(Level::count(asked.limit, kept, now_us), asked.cost_tokens));
+            asks.push(Ask::new(Level::count(asked.limit, kept, now_us), take.kind, asked.cost_tokens));
         }
-        let allowed = if take.refund {
-            asks.iter_mut().for_each(Ask::refund);
-            true
-        } else {
-            take_all(&mut asks)
-        };
+        let allowed = if only_look { look_at_all(&asks) } else { take_all(&mut asks) };
         let writes = asks.iter().any(|ask| matches!(ask.keep(), Keep::Bucket(..)));
         if writes && !self.make_room(take, now_us) {
             return Verdict::Failed(FailureReason::StoreFull);

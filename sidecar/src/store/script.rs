@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use bucket::{Bucket, Decision, Limit, Outcome};
-use contract::{BucketVerdict, Verdict};
+use bucket::{Bucket, Decision, Kind, Limit, Outcome};
+use contract::{BucketVerdict, MAX_BUCKETS, Verdict};
 use foldhash::fast::RandomState;
 
 use super::{
@@ -17,6 +17,11 @@ pub const SCRIPT: &str = include_str!("../../../lua/take.lua");
 
 /// The most keys of one run: the script unpacks them onto a Lua stack that holds 8,000 values.
 pub const MAX_KEYS: usize = 4096;
+
+/// What the head of a take adds to its number of buckets for a refund and for a charge.
+const REFUND: i64 = 128;
+const CHARGE: i64 = 256;
+const _: () = assert!((MAX_BUCKETS as i64) < REFUND);
 
 /// The keys and arguments of one run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,8 +47,7 @@ pub fn encode<'a>(takes: &[&'a Take]) -> Run<'a> {
     let mut limits: Vec<Limit> = Vec::new();
     let mut asked: Vec<i64> = Vec::with_capacity(takes.len() * 4);
     for take in takes {
-        let count = integer(take.buckets.len() as u64);
-        asked.push(if take.refund { -count } else { count });
+        asked.push(head(take));
         for ask in &take.buckets {
             let key = *places.entry(&ask.bucket_key).or_insert_with_key(|key| {
                 keys.push(key);
@@ -64,6 +68,17 @@ pub fn encode<'a>(takes: &[&'a Take]) -> Run<'a> {
     }
     arguments.append(&mut asked);
     Run { keys, argument: packed::pack(&arguments) }
+}
+
+/// A take that takes and follows none, as most do, is its number of buckets, which packs into one byte.
+fn head(take: &Take) -> i64 {
+    let kind = match take.kind {
+        Kind::Take => 0,
+        Kind::Refund => REFUND,
+        Kind::Charge => CHARGE,
+    };
+    let head = integer(take.buckets.len() as u64) + kind;
+    if take.follows { -head } else { head }
 }
 
 /// Reads what the script answered to `takes`.
@@ -99,15 +114,23 @@ pub fn decode(takes: &[&Take], reply: &[u8]) -> Result<Answer, UnknownReply> {
 /// A bucket as the script writes it, `<credits> <unit> <at_us>`; `None` where it is none and counts as missing.
 #[must_use]
 pub fn parse_value(value: &[u8]) -> Option<Bucket> {
-    let mut parts = str::from_utf8(value).ok()?.split(' ').map(|part| {
-        let digits = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-        digits.then(|| part.parse::<u64>().ok()).flatten()
-    });
-    let (credits, unit, at_us) = (parts.next()??, parts.next()??, parts.next()??);
+    let mut parts = str::from_utf8(value).ok()?.split(' ');
+    let credits = parts.next()?;
+    let credits = match credits.strip_prefix('-') {
+        Some(owed) => -digits(owed)?,
+        None => digits(credits)?,
+    };
+    let (unit, at_us) = (digits(parts.next()?)?, digits(parts.next()?)?);
     if parts.next().is_some() {
         return None;
     }
-    Bucket::restore(credits, unit, at_us)
+    Bucket::restore(credits, unit.cast_unsigned(), at_us.cast_unsigned())
+}
+
+/// A number of digits alone.
+fn digits(text: &str) -> Option<i64> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten()
 }
 
 /// What the contract says of a decision.
@@ -140,28 +163,41 @@ mod tests {
     use super::*;
     use crate::batch::Ask;
 
-    fn take(keys: &[&str], limit: Limit, refund: bool) -> Take {
+    fn take(keys: &[&str], limit: Limit) -> Take {
         let ask = |key: &&str| Ask { bucket_key: (*key).to_owned(), limit, cost_tokens: 7 };
-        Take { buckets: keys.iter().map(ask).collect(), refund }
+        Take { buckets: keys.iter().map(ask).collect(), kind: Kind::Take, follows: false }
     }
 
     #[test]
     fn keys_and_limits_are_named_once() {
         let minute = Limit::new(60, 60_000_000, 60).expect("valid");
         let second = Limit::new(3, 1_000_000, 9).expect("valid");
-        let (first, last) = (take(&["a", "b"], minute, false), take(&["b"], second, true));
+        let (first, last) = (take(&["a", "b"], minute), take(&["b"], second));
         let run = encode(&[&first, &last]);
         assert_eq!(run.keys, ["a", "b"]);
         let limits = [2, 1, 1_000_000, 60, 3, 1_000_000, 9];
-        let takes = [2, 1, 1, 7, 2, 1, 7, -1, 2, 2, 7];
+        let takes = [2, 1, 1, 7, 2, 1, 7, 1, 2, 2, 7];
         let asked: Vec<i64> = Reader::open(&run.argument).expect("an array").collect();
         assert_eq!(asked, [&limits[..], &takes[..]].concat());
     }
 
     #[test]
+    fn a_head_tells_the_buckets_the_kind_and_whether_it_follows() {
+        let minute = Limit::new(60, 60_000_000, 60).expect("valid");
+        let keys: Vec<String> = (0..MAX_BUCKETS).map(|key| key.to_string()).collect();
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let (one, most) = (take(&["a"], minute), take(&keys, minute));
+        let heads = |kind, follows| [&one, &most].map(|take| head(&Take { kind, follows, ..take.clone() }));
+        assert_eq!(heads(Kind::Take, false), [1, 64]);
+        assert_eq!(heads(Kind::Take, true), [-1, -64]);
+        assert_eq!((heads(Kind::Refund, false), heads(Kind::Refund, true)), ([129, 192], [-129, -192]));
+        assert_eq!((heads(Kind::Charge, false), heads(Kind::Charge, true)), ([257, 320], [-257, -320]));
+    }
+
+    #[test]
     fn a_reply_of_another_form_is_no_answer() {
         let minute = Limit::new(60, 60_000_000, 60).expect("valid");
-        let take = take(&["a"], minute, false);
+        let take = take(&["a"], minute);
         let good = [5, 53, 0, 7_000_000];
         let decode = |reply: &[i64]| decode(&[&take], &packed::pack(reply));
         assert!(decode(&good).is_ok());
@@ -179,7 +215,7 @@ mod tests {
     #[test]
     fn a_take_was_made_where_each_of_its_buckets_allowed_it() {
         let minute = Limit::new(60, 60_000_000, 60).expect("valid");
-        let take = take(&["a", "b"], minute, false);
+        let take = take(&["a", "b"], minute);
         let made = |waits: [i64; 2]| {
             let reply = packed::pack(&[5, 53, waits[0], 7, 53, waits[1], 7]);
             matches!(decode(&[&take], &reply).expect("known").verdicts[..], [Verdict::Allowed(_)])
@@ -193,6 +229,8 @@ mod tests {
     #[test]
     fn a_value_is_three_integers_or_nothing() {
         assert_eq!(parse_value(b"5 1000000 17"), Bucket::restore(5, 1_000_000, 17));
+        assert_eq!(parse_value(b"-5 1000000 17"), Bucket::restore(-5, 1_000_000, 17));
+        assert_eq!(parse_value(b"-9007199254740991 1 2"), Bucket::restore(-9_007_199_254_740_991, 1, 2));
         let wrong = [
             "",
             "5",
@@ -204,6 +242,13 @@ mod tests {
             "+5 1 2",
             "5.0 1 2",
             "9007199254740992 1 2",
+            "-9007199254740992 1 2",
+            "-99999999999999999999 1 2",
+            "-",
+            "- 1 2",
+            "--5 1 2",
+            "5 -1 2",
+            "5 1 -2",
         ];
         for value in wrong {
             assert_eq!(parse_value(value.as_bytes()), None, "{value:?}");

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use bucket::{Ask, Bucket, Keep, Level, take_all};
+use bucket::{Ask, Bucket, Keep, Level, look_at_all, take_all};
 use contract::Verdict;
 use sluice::{batch::Take, store::script::bucket_verdict};
 
@@ -17,21 +17,29 @@ pub struct Kept {
 pub struct Model(pub HashMap<String, Kept>);
 
 impl Model {
-    pub fn take(&mut self, take: &Take, now_us: u64) -> Verdict {
+    pub fn take(&mut self, takes: &[&Take], now_us: u64) -> Vec<Verdict> {
+        // Whether the last take that follows none was allowed.
+        let mut led = true;
+        let decide = |take: &&Take| {
+            let verdict = self.decide(take, take.follows && !led, now_us);
+            if !take.follows {
+                led = matches!(verdict, Verdict::Allowed(_));
+            }
+            verdict
+        };
+        takes.iter().map(decide).collect()
+    }
+
+    fn decide(&mut self, take: &Take, only_look: bool, now_us: u64) -> Verdict {
         let mut asks: Vec<Ask> = take
             .buckets
             .iter()
             .map(|asked| {
                 let bucket = self.0.get(&asked.bucket_key).map(|kept| kept.bucket);
-                Ask::new(Level::count(asked.limit, bucket, now_us), asked.cost_tokens)
+                Ask::new(Level::count(asked.limit, bucket, now_us), take.kind, asked.cost_tokens)
             })
             .collect();
-        let allowed = if take.refund {
-            asks.iter_mut().for_each(Ask::refund);
-            true
-        } else {
-            take_all(&mut asks)
-        };
+        let allowed = if only_look { look_at_all(&asks) } else { take_all(&mut asks) };
         for (asked, ask) in take.buckets.iter().zip(&asks) {
             match ask.keep() {
                 Keep::AsItIs => {}

@@ -4,13 +4,11 @@ use std::collections::HashMap;
 
 use bucket::{Bucket, EXACT, Limit};
 use redis::Connection;
-use sluice::{
-    batch::{Ask, Take},
-    store::script,
-};
+use sluice::{batch::Take, store::script};
 
 use super::{
     Random, RedisServer,
+    arbitrary::{any_bucket, any_conversion, any_limit, any_takes},
     model::{Kept, Model},
 };
 
@@ -109,7 +107,7 @@ impl Trial {
     }
 
     fn run_and_compare(&mut self) -> Result<(), Difference> {
-        let takes = self.any_takes();
+        let takes = any_takes(&mut self.random, &self.keys, &mut self.limits);
         let takes: Vec<&Take> = takes.iter().collect();
         let run = script::encode(&takes);
         let before = self.model.clone();
@@ -125,13 +123,13 @@ impl Trial {
             self.uncertain += 1;
             return self.resync();
         }
-        for (take, verdict) in takes.iter().zip(&answer.verdicts) {
-            let expected = self.model.take(take, now_us);
+        let expected = self.model.take(&takes, now_us);
+        for (verdict, expected) in answer.verdicts.iter().zip(&expected) {
             match expected {
                 contract::Verdict::Allowed(_) => self.allowed += 1,
                 _ => self.denied += 1,
             }
-            if *verdict != expected {
+            if verdict != expected {
                 let found =
                     format!("{verdict:?} instead of {expected:?} at {now_us} in {takes:?} on {before:?}");
                 return Err(Difference::Found(found));
@@ -248,7 +246,12 @@ impl Trial {
             "1",
             "1 2",
             "1 2 3 4",
-            "-1 1 1",
+            "-1 -1 1",
+            "-1 1 -1",
+            "- 1 1",
+            "--1 1 1",
+            "-+1 1 1",
+            "-9007199254740992 1 1",
             "1 0 1",
             "1.5 1 1",
             "1e3 1 1",
@@ -276,38 +279,20 @@ impl Trial {
         Ok(())
     }
 
-    /// Puts a bucket of any credits, unit and age in place, as if under any limit before.
+    /// Puts any bucket in place, as if under any limit before.
     fn plant(&mut self) -> Result<(), Difference> {
         let place = self.random.below(KEYS as u64) as usize;
-        let (key, limit) = (self.keys[place].clone(), self.limits[place]);
-        let unit = match self.random.below(4) {
-            0 => EXACT - 1 - self.random.below(3),
-            1 => limit.period_us(),
-            _ => self.random.magnitude(53),
-        };
-        let credits = match self.random.below(4) {
-            // Just short of a token: the sums of a conversion are then at their largest.
-            2 => unit - self.random.magnitude(53).min(unit),
-            0 => EXACT - 1 - self.random.below(3),
-            1 => self.random.below(unit.saturating_mul(limit.burst_tokens()).clamp(1, EXACT)),
-            _ => self.random.magnitude(53),
-        };
         let (_, now_us) = self.stored();
-        let at_us = now_us - self.random.magnitude(40).min(now_us);
-        self.put(key, Bucket::restore(credits, unit, at_us).expect("in range"));
+        let bucket = any_bucket(&mut self.random, self.limits[place], now_us);
+        self.put(self.keys[place].clone(), bucket);
         Ok(())
     }
 
-    /// Puts a bucket in place whose conversion needs all of 53 bits. It was counted in the future, so that no time
-    /// is credited and what was converted shows.
     fn plant_for_conversion(&mut self) -> Result<(), Difference> {
         let place = self.random.below(KEYS as u64) as usize;
-        let period_us = EXACT / 2 - 1 - self.random.below(1 << 40);
-        self.limits[place] = Limit::new(1, period_us, 1).expect("valid");
-        let unit = EXACT - 1 - self.random.below(1 << 40);
-        let credits = self.random.below(unit);
         let (_, now_us) = self.stored();
-        let bucket = Bucket::restore(credits, unit, now_us + 1_000_000_000).expect("in range");
+        let (limit, bucket) = any_conversion(&mut self.random, now_us);
+        self.limits[place] = limit;
         self.put(self.keys[place].clone(), bucket);
         Ok(())
     }
@@ -326,70 +311,5 @@ impl Trial {
         self.model.0.remove(&key);
         self.expires_ms.remove(&key);
         Ok(())
-    }
-
-    fn any_takes(&mut self) -> Vec<Take> {
-        let count = if self.random.percent(2) { 64 } else { 1 + self.random.below(4) };
-        (0..count).map(|_| self.any_take()).collect()
-    }
-
-    fn any_take(&mut self) -> Take {
-        let count = if self.random.percent(50) { 1 } else { 1 + self.random.below(4) };
-        let first = self.random.below(KEYS as u64);
-        let buckets = (0..count).map(|nth| {
-            let place = ((first + nth) % KEYS as u64) as usize;
-            if self.random.percent(4) {
-                self.limits[place] = any_limit(&mut self.random);
-            }
-            let other = self.random.percent(5);
-            let limit = if other { any_limit(&mut self.random) } else { self.limits[place] };
-            let cost_tokens = any_cost(&mut self.random, limit);
-            Ask { bucket_key: self.keys[place].clone(), limit, cost_tokens }
-        });
-        let buckets = buckets.collect();
-        Take { buckets, refund: self.random.percent(20) }
-    }
-}
-
-fn any_cost(random: &mut Random, limit: Limit) -> u64 {
-    let burst = limit.burst_tokens();
-    let cost = match random.below(20) {
-        0 | 1 => 0,
-        2..=6 => 1,
-        7 | 8 => burst - random.below(burst.min(3)),
-        9 => burst + 1 + random.below(3),
-        10 => random.magnitude(53),
-        _ => 1 + random.below(burst / 3 + 1),
-    };
-    cost.min(EXACT - 1)
-}
-
-/// Usual limits, primes that share no factor, and the very edges of what is valid.
-fn any_limit(random: &mut Random) -> Limit {
-    const USUAL: [(u64, u64, u64); 8] = [
-        (60, 60_000_000, 60),
-        (5, 60_000_000, 5),
-        (90, 60_000_000, 90),
-        (1000, 1_000_000, 2000),
-        (1, 86_400_000_000, 3),
-        (7_919, 60_000_000, 7_919),
-        (1_000_003, 60_000_000, 1_000),
-        (3, 1_000, 10),
-    ];
-    loop {
-        let (tokens, period_us, burst) = match random.below(10) {
-            0..=3 => *random.choose(&USUAL),
-            // The same unit with other tokens, where the elapsed time counts differently and nothing is converted.
-            4 | 5 => (1 + random.below(50), 1_000_003, 1 + random.below(100)),
-            // The longest periods that are valid.
-            6 => (random.magnitude(53), EXACT / 2 - 1 - random.below(3), 1),
-            _ => (random.magnitude(53), random.magnitude(52), random.magnitude(53)),
-        };
-        let Ok(least) = Limit::new(tokens, period_us, 1) else { continue };
-        let most = (EXACT - 1) / least.period_us() - 1;
-        let burst = if random.percent(10) { most } else { burst.min(most) };
-        if let Ok(limit) = Limit::new(tokens, period_us, burst) {
-            return limit;
-        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use contract::{FailureReason, Verdict};
+use contract::{FailureReason, MAX_BUCKETS, Verdict};
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -22,7 +22,7 @@ use crate::{
 /// The most buckets of one run, which Redis decides in about 3 ms while others wait. A request with more is decided
 /// in several runs, in order.
 const BUCKETS_PER_RUN: usize = 1024;
-const _: () = assert!(BUCKETS_PER_RUN <= script::MAX_KEYS);
+const _: () = assert!(MAX_BUCKETS <= BUCKETS_PER_RUN && BUCKETS_PER_RUN <= script::MAX_KEYS);
 
 /// The pause after the first attempt that failed; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -222,16 +222,18 @@ fn pause_before(attempt: u32) -> Duration {
     }
 }
 
-/// Cuts `takes` into runs of at most [`BUCKETS_PER_RUN`] buckets; a take is never cut.
+/// Cuts `takes` into runs of at most [`BUCKETS_PER_RUN`] buckets; neither a take nor one and those that follow it are
+/// ever cut.
 fn runs<'a, 'b>(takes: &'a [&'b Take]) -> impl Iterator<Item = &'a [&'b Take]> {
     let mut rest = takes;
     std::iter::from_fn(move || {
         let mut bucket_count = 0;
-        let fits = |take: &&&Take| {
-            bucket_count += take.buckets.len();
+        let fits = |led: &&[&Take]| {
+            bucket_count += led.iter().map(|take| take.buckets.len()).sum::<usize>();
             bucket_count <= BUCKETS_PER_RUN
         };
-        let (run, after) = rest.split_at(rest.iter().take_while(fits).count());
+        let led = rest.chunk_by(|_, next| next.follows);
+        let (run, after) = rest.split_at(led.take_while(fits).map(<[&Take]>::len).sum());
         rest = after;
         (!run.is_empty()).then_some(run)
     })
@@ -240,6 +242,8 @@ fn runs<'a, 'b>(takes: &'a [&'b Take]) -> impl Iterator<Item = &'a [&'b Take]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bucket::Kind;
+
     use crate::batch::Ask;
 
     #[test]
@@ -253,9 +257,17 @@ mod tests {
     fn a_large_request_is_decided_in_runs_and_no_take_is_cut() {
         let limit = bucket::Limit::new(1, 1, 1).expect("valid");
         let ask = Ask { bucket_key: "k".to_owned(), limit, cost_tokens: 1 };
-        let take = Take { buckets: vec![ask; 15], refund: false };
-        let takes = vec![&take; 100];
-        let sizes: Vec<usize> = runs(&takes).map(<[&Take]>::len).collect();
-        assert_eq!(sizes, [68, 32], "68 × 15 = 1020 buckets, and the next take would make 1035");
+        let take = Take { buckets: vec![ask; 15], kind: Kind::Take, follows: false };
+        let sizes = |takes: &[&Take]| runs(takes).map(<[&Take]>::len).collect::<Vec<_>>();
+        let mut takes = vec![&take; 100];
+        assert_eq!(sizes(&takes), [68, 32], "68 × 15 = 1020 buckets, and the next take would make 1035");
+
+        let follower = Take { follows: true, ..take.clone() };
+        takes[68] = &follower;
+        assert_eq!(sizes(&takes), [67, 33], "the last one would be cut from the one that follows it");
+        takes[67] = &follower;
+        assert_eq!(sizes(&takes), [66, 34], "and so would the one that both follow");
+        takes[68] = &take;
+        assert_eq!(sizes(&takes), [68, 32], "which here are in one run");
     }
 }
