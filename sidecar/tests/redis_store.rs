@@ -120,6 +120,51 @@ async fn a_request_of_more_buckets_than_a_run_holds_is_decided_in_order() {
 }
 
 #[tokio::test]
+async fn a_take_is_decided_in_one_run_with_those_that_follow_it() {
+    let server = RedisServer::start();
+    let store = store(&server.url(), TIMEOUTS).await;
+    let take = |nth: usize, burst, follows| {
+        let buckets = (0..15).map(|key| ask(&format!("{nth}-{key}"), burst)).collect();
+        Take { buckets, kind: Kind::Take, follows }
+    };
+    // A run has room for 68 of them, so that the last of the first run leads the first of the second.
+    let mut takes: Vec<Take> = (0..70).map(|nth| take(nth, 9, nth == 68)).collect();
+    takes[67].buckets[7].cost_tokens = 10;
+    let mut answer = store.take(Batch { takes: takes.clone() }).await.expect("not overloaded");
+    assert_eq!(server.calls("evalsha"), 2);
+    let remaining = |verdict: &Verdict| match verdict {
+        Verdict::Allowed(buckets) => Some(buckets[14].remaining),
+        _ => None,
+    };
+    let expected = [vec![Some(8); 67], vec![None, Some(9), Some(8)]].concat();
+    assert_eq!(
+        answer.verdicts.iter().map(remaining).collect::<Vec<_>>(),
+        expected,
+        "the follower only looked"
+    );
+    takes[67].buckets[7].cost_tokens = 9;
+    answer = store.take(Batch { takes: takes.split_off(67) }).await.expect("not overloaded");
+    assert_eq!(answer.verdicts.iter().map(remaining).collect::<Vec<_>>(), [Some(8), Some(8), Some(7)]);
+}
+
+#[tokio::test]
+async fn two_sidecars_share_one_debt() {
+    let server = RedisServer::start();
+    let (first, second) = (store(&server.url(), TIMEOUTS).await, store(&server.url(), TIMEOUTS).await);
+    let charge = |cost_tokens| {
+        let buckets = vec![Ask { cost_tokens, ..ask("a", 3) }];
+        Batch { takes: vec![Take { buckets, kind: Kind::Charge, follows: false }] }
+    };
+    let charged = first.take(charge(5)).await.expect("not overloaded");
+    let [Verdict::Allowed(buckets)] = &charged.verdicts[..] else { panic!("{charged:?}") };
+    assert_eq!((buckets[0].remaining, buckets[0].retry_after_us), (0, Some(0)));
+    let Verdict::Denied(buckets) = take(&second, "a", 3).await else { panic!("taken from a bucket in debt") };
+    // Two tokens are owed and one is asked for, at a token a day.
+    let wait_us = buckets[0].retry_after_us.expect("it fits");
+    assert!((2 * 86_400_000_000..=3 * 86_400_000_000).contains(&wait_us), "{wait_us}");
+}
+
+#[tokio::test]
 async fn a_script_that_redis_forgot_is_sent_again() {
     let server = RedisServer::start();
     let store = store(&server.url(), TIMEOUTS).await;
