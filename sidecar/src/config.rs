@@ -2,8 +2,9 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, ValueEnum};
 
+use crate::command::Command;
 use crate::store::redis::{RedisAddress, Timeouts};
 
 /// The exit code of a wrong command line or environment (`EX_USAGE`).
@@ -83,13 +84,6 @@ pub struct Args {
     pub shutdown_grace: String,
 }
 
-/// What the binary does besides serving.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
-pub enum Command {
-    /// Ask the sidecar that runs with the same --listen whether it is ready; exits with 0 or 1
-    Health,
-}
-
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -102,8 +96,6 @@ pub enum LogFormat {
 /// What is known to be right.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// What to do instead of serving.
-    pub command: Option<Command>,
     /// At least one.
     pub listen: Vec<ListenAddress>,
     /// Where buckets are kept.
@@ -173,7 +165,6 @@ impl TryFrom<Args> for Config {
             None => StoreConfig::Memory { max_buckets: args.memory_max_buckets },
         };
         Ok(Self {
-            command: args.command,
             listen: args.listen.iter().map(|written| listen_address(written)).collect::<Result<_, _>>()?,
             store,
             max_body_bytes: args.max_body_bytes,

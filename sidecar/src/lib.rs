@@ -6,8 +6,12 @@
 #![forbid(unsafe_code)]
 
 pub mod batch;
+pub mod check;
 pub mod clock;
+pub mod command;
 pub mod config;
+pub mod document;
+pub mod explain;
 pub mod health;
 pub mod http;
 pub mod store;

@@ -4,8 +4,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use sluice::{
-    config::{Args, Command, Config, EXIT_USAGE, LogFormat, StoreConfig},
-    health,
+    check,
+    command::{CheckArgs, Command, ExplainArgs},
+    config::{Args, Config, EXIT_USAGE, LogFormat, StoreConfig},
+    explain, health,
     http::{ListenError, Listener, Service, serve::serve},
     store::{Store, redis::RedisStore},
 };
@@ -18,16 +20,60 @@ use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::Subscriber
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
+fn main() -> ExitCode {
+    let mut args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version are errors to the library, and not to us. Nothing can be told where printing fails.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let command = args.command.take();
+    // What only reads files has nothing to do with how the sidecar is configured.
+    match command {
+        Some(Command::Check(args)) => return check(&args),
+        Some(Command::Explain(args)) => return explain(&args),
+        Some(Command::Health) | None => {}
+    }
+    let config = match Config::try_from(args) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("sluice: {error}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    if command.is_some() { ask_health(&config) } else { serve_until_told(config) }
+}
+
+fn check(args: &CheckArgs) -> ExitCode {
+    let outcome = match check::run(&args.files, &mut anstream::stdout().lock()) {
+        Ok(outcome) => outcome,
+        Err(error) => return cannot_print(&error),
+    };
+    let failed = outcome.errors > 0 || (args.deny_warnings && outcome.warnings > 0);
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn explain(args: &ExplainArgs) -> ExitCode {
+    match explain::run(args, &mut anstream::stdout().lock(), &mut anstream::stderr().lock()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => cannot_print(&error),
+    }
+}
+
+/// Whoever reads may have read enough, as `head` has: then there is nobody to tell.
+fn cannot_print(error: &std::io::Error) -> ExitCode {
+    if error.kind() != std::io::ErrorKind::BrokenPipe {
+        eprintln!("sluice: nothing can be printed: {error}");
+    }
+    ExitCode::FAILURE
+}
+
 // One thread: the work of a request is small, and was measured to be no quicker on two.
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
-    let config = match read_config() {
-        Ok(config) => config,
-        Err(exit) => return exit,
-    };
-    if config.command == Some(Command::Health) {
-        return ask_health(&config);
-    }
+async fn serve_until_told(config: Config) -> ExitCode {
     log(config.log_format, &config.log_filter);
     match run(config).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -36,18 +82,6 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn read_config() -> Result<Config, ExitCode> {
-    let args = Args::try_parse().map_err(|error| {
-        // Help and version are errors to the library, and not to us. Nothing can be told where printing fails.
-        let _ = error.print();
-        if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS }
-    })?;
-    Config::try_from(args).map_err(|error| {
-        eprintln!("sluice: {error}");
-        ExitCode::from(EXIT_USAGE)
-    })
 }
 
 /// Of several listeners the first is asked: all are served by the same store.

@@ -1,0 +1,111 @@
+//! What is said about a file, in the style of compilers: place, kind, message, and the line with a mark.
+
+use std::io::{self, Write};
+
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use anstyle::{AnsiColor, Style};
+
+use crate::document::{Mistake, Source, Span};
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Envoy or the filter refuses it.
+    Error,
+    /// It works, but hardly as it is meant.
+    Warning,
+}
+
+/// One thing to say about a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// Where; nowhere if it is about the file as a whole.
+    pub at: Option<Span>,
+    /// What was found, and what would be right.
+    pub message: String,
+    /// Another place that has to do with it, and what is there.
+    pub note: Option<(Span, String)>,
+}
+
+impl Finding {
+    /// Something that is wrong.
+    pub fn error(at: Span, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Error, at: Some(at), message: message.into(), note: None }
+    }
+
+    /// Something that is hardly meant.
+    pub fn warning(at: Span, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(at, message) }
+    }
+
+    /// Something that is wrong with the file as a whole.
+    pub fn of_file(message: impl Into<String>) -> Self {
+        Self { severity: Severity::Error, at: None, message: message.into(), note: None }
+    }
+
+    /// With another place that has to do with it.
+    #[must_use]
+    pub fn with_note(mut self, at: Span, words: impl Into<String>) -> Self {
+        self.note = Some((at, words.into()));
+        self
+    }
+
+    /// Whether it is an error.
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+
+    /// Writes it about the file of this name.
+    pub fn write(&self, name: &str, source: &Source, to: &mut impl Write) -> io::Result<()> {
+        let (kind, level, color) = match self.severity {
+            Severity::Error => ("error", Level::ERROR, AnsiColor::BrightRed),
+            Severity::Warning => ("warning", Level::WARNING, AnsiColor::Yellow),
+        };
+        let place = self.at.map(|at| (source, at));
+        write_one(to, name, place, (kind, level, color), &self.message)?;
+        if let Some((at, words)) = &self.note {
+            write_one(to, name, Some((source, *at)), ("note", Level::NOTE, AnsiColor::BrightGreen), words)?;
+        }
+        Ok(())
+    }
+}
+
+impl From<Mistake> for Finding {
+    fn from(mistake: Mistake) -> Self {
+        let note = mistake.note.map(|(at, words)| (at, words.to_owned()));
+        Self { note, ..Self::error(mistake.at, mistake.message) }
+    }
+}
+
+fn write_one(
+    to: &mut impl Write,
+    name: &str,
+    place: Option<(&Source, Span)>,
+    (kind, level, color): (&str, Level<'static>, AnsiColor),
+    message: &str,
+) -> io::Result<()> {
+    let bold = Style::new().bold();
+    let colored = bold.fg_color(Some(color.into()));
+    let position = place.map(|(source, at)| source.position(at.start));
+    let position = position.map_or_else(String::new, |(line, column)| format!("{line}:{column}:"));
+    // What is quoted from a file must not steer the terminal, nor break the line.
+    let message: String = message
+        .chars()
+        .flat_map(|sign| {
+            let steers = sign.is_control();
+            steers.then(|| sign.escape_default()).into_iter().flatten().chain((!steers).then_some(sign))
+        })
+        .collect();
+    writeln!(to, "{bold}{name}:{position}{bold:#} {colored}{kind}{colored:#}{bold}: {message}{bold:#}")?;
+    let Some((source, at)) = place else { return Ok(()) };
+    let (line, _) = source.position(at.start);
+    let (start, text) = source.line(line);
+    // What goes over several lines is marked on its first.
+    let from = (at.start - start).min(text.len());
+    let mark = from..(at.end.max(at.start) - start).clamp(from, text.len());
+    let snippet = Snippet::source(text).line_start(line).annotation(AnnotationKind::Primary.span(mark));
+    writeln!(to, "{}", Renderer::styled().render(&[Group::with_level(level).element(snippet)]))
+}

@@ -1,0 +1,54 @@
+//! An explanation for people.
+
+use std::fmt::{self, Display, Formatter};
+
+use super::explanation::{Explained, Explanation, Takes};
+
+impl Display for Explanation {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let name = self.name.as_deref().unwrap_or("policies");
+        writeln!(f, "{name} on line {}, domain {}", self.line, self.domain)?;
+        for mistake in &self.route_mistakes {
+            writeln!(f, "  what the route says is not heeded: {mistake}")?;
+        }
+        if let Some(by) = &self.exempt_by {
+            return writeln!(f, "  the request is exempt from every policy: it meets {by}");
+        }
+        self.policies.iter().try_for_each(|policy| policy.fmt(f))
+    }
+}
+
+impl Display for Explained {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match (&self.takes, &self.why_not) {
+            (Some(takes), _) => write!(f, "  {}: {takes}", self.name),
+            (None, why_not) => {
+                writeln!(f, "  {}: does not apply ({})", self.name, why_not.as_deref().unwrap_or("match"))
+            }
+        }
+    }
+}
+
+impl Display for Takes {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.cost_tokens {
+            0 => write!(f, "takes nothing and only looks")?,
+            1 => write!(f, "takes 1 token")?,
+            tokens => write!(f, "takes {tokens} tokens")?,
+        }
+        if self.percent < 100.0 {
+            write!(f, " of {} percent of such requests", self.percent)?;
+        }
+        if self.enforced_percent <= 0.0 {
+            write!(f, ", in shadow: it never denies")?;
+        } else if self.enforced_percent < 100.0 {
+            write!(f, ", enforced for {} percent of them, in shadow for the others", self.enforced_percent)?;
+        }
+        let key = if self.key.is_empty() { "one for all" } else { &self.key };
+        writeln!(f, "\n    key    {key}")?;
+        self.limits.iter().try_for_each(|limit| {
+            let bucket = if self.limits.len() > 1 { format!(" ({})", limit.bucket) } else { String::new() };
+            writeln!(f, "    limit  {}, burst {}{bucket}", limit.limit, limit.burst)
+        })
+    }
+}

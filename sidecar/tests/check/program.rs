@@ -1,0 +1,85 @@
+//! The subcommand as it is called: exit codes, several files, the standard input.
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+use super::{RIGHT, WRONG};
+
+const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../envoy/envoy.yaml");
+
+fn check(arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sluice"))
+        .env_clear()
+        // How the sidecar is configured has nothing to do with it.
+        .env("REDIS_URL", "nonsense")
+        .arg("check")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    // It may have ended without reading.
+    let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
+    child.wait_with_output().expect("it ends")
+}
+
+/// It exits with `code` and prints exactly this.
+fn assert_prints(output: &Output, code: i32, printed: &str) {
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!((output.status.code(), out.as_ref(), err.as_ref()), (Some(code), printed, ""));
+}
+
+#[test]
+fn what_is_right_ends_with_0() {
+    assert_prints(
+        &check(&["--deny-warnings", SHIPPED], ""),
+        0,
+        "1 file, 1 Sluice filter, 2 policies: no problems\n",
+    );
+}
+
+#[test]
+fn what_is_wrong_ends_with_1() {
+    let printed = format!(
+        "\
+<stdin>:1:83: error: policies[0].limit: found \"5/mi\"; expected a limit such as \"60 per minute\", \"5 per 12s\", \"1000/day\" or {{ tokens: 60, per: minute }}
+  |
+1 | {WRONG}
+  | {}^^^^^^
+1 file, 1 Sluice filter, 1 policy: 1 error
+",
+        " ".repeat(82)
+    );
+    assert_prints(&check(&["-"], WRONG), 1, &printed);
+}
+
+#[test]
+fn warnings_end_with_0_unless_they_are_denied() {
+    let never = RIGHT.replace("\"key\"", "\"cost\": 6, \"key\"");
+    let output = check(&["-"], &never);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("<stdin>:1:71: warning: policies[0].cost: "), "{said}");
+    assert!(said.ends_with("1 file, 1 Sluice filter, 1 policy: 1 warning\n"), "{said}");
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(check(&["--deny-warnings", "-"], &never).status.code(), Some(1));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_keeps_nobody_from_the_others() {
+    let output = check(&["/nowhere/envoy.yaml", SHIPPED, "/"], "");
+    let printed = "\
+/nowhere/envoy.yaml: error: it cannot be read: No such file or directory (os error 2)
+/: error: it cannot be read: Is a directory (os error 21)
+3 files, 1 Sluice filter, 2 policies: 2 errors
+";
+    assert_prints(&output, 1, printed);
+    assert_eq!(check(&["/dev/zero"], "").status.code(), Some(1), "and one without an end is not read to it");
+}
+
+#[test]
+fn a_wrong_command_line_ends_with_64() {
+    for wrong in [&[][..], &["--deny-everything", SHIPPED]] {
+        assert_eq!(check(wrong, "").status.code(), Some(64), "{wrong:?}");
+    }
+}

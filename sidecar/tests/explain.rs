@@ -1,0 +1,206 @@
+//! What `sluice explain` tells of a request.
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+/// A file with these policies, and with routes that speak of them.
+fn envoy(policies: &str) -> String {
+    format!(
+        r#"
+static_resources:
+  clusters: [{{ name: sluice }}]
+  listeners:
+  - filter_chains:
+    - filters:
+      - typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          route_config:
+            virtual_hosts:
+            - routes:
+              - {{ name: plain, match: {{ prefix: /a }} }}
+              - {{ name: dear, match: {{ prefix: / }}, metadata: {{ filter_metadata: {{ sluice: {{ policies: [chosen], cost: 7 }} }} }} }}
+          http_filters:
+          - name: limits
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm
+              config:
+                configuration:
+                  "@type": type.googleapis.com/google.protobuf.Struct
+                  value:
+                    sidecar: {{ cluster: sluice }}
+                    domain: shop
+                    {policies}
+"#
+    )
+}
+
+fn explain(file: &str, arguments: &[&str]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sluice"))
+        .env_clear()
+        .args(["explain", "-"])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    // It may have ended without reading.
+    let _ = child.stdin.take().expect("piped").write_all(file.as_bytes());
+    child.wait_with_output().expect("it ends")
+}
+
+fn told(file: &str, arguments: &[&str]) -> String {
+    let output = explain(file, arguments);
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// The first filter of the JSON.
+fn filter(file: &str, arguments: &[&str]) -> Value {
+    let json = told(file, &[arguments, &["--format", "json"]].concat());
+    let mut value: Value = serde_json::from_str(&json).expect("JSON");
+    value["filters"][0].take()
+}
+
+const POLICIES: &str = r#"skip: [{ path: { exact: /healthz } }, { method: [OPTIONS] }]
+                    policies:
+                    - name: per-client
+                      key: [{ first_of: [{ header: x-api-key }, client_address] }]
+                      limits: [{ limit: 10 per second, burst: 20 }, { limit: 1000/day }]
+                    - name: expensive
+                      match: { path: { prefix: /api }, method: [POST], host: [shop.example.com] }
+                      key: []
+                      limit: 5 per minute
+                      cost: { header: x-cost, max: 5 }
+                    - { name: watched, key: [path], limit: 5 per minute, mode: shadow }
+                    - { name: keyed, key: [{ header: x-tenant }], missing: skip, limit: 5 per minute }
+                    - { name: idle, key: [], limit: 5 per minute, mode: off }
+                    - { name: chosen, key: [], limit: 9 per minute, only_if_chosen: true }
+"#;
+
+#[test]
+fn every_policy_is_told_with_its_key_limits_and_cost() {
+    let arguments = ["--request", "GET /api/x?page=2", "-H", "x-api-key: a b", "--from", "192.0.2.1"];
+    assert_eq!(
+        told(&envoy(POLICIES), &arguments),
+        "\
+limits on line 19, domain shop
+  per-client: takes 1 token
+    key    header:x-api-key=a%20b
+    limit  10 per second, burst 20 (per-client.1s)
+    limit  1000 per day, burst 1000 (per-client.1d)
+  expensive: does not apply (match.host, match.method)
+  watched: takes 1 token, in shadow: it never denies
+    key    path=/api/x
+    limit  5 per minute, burst 5
+  keyed: does not apply (missing: skip, and the request lacks a part of the key)
+  idle: does not apply (mode: off)
+  chosen: does not apply (only_if_chosen, and the route does not choose it)
+
+note: it is not known which route the request takes, and that on line 13 says more; name one by --route
+"
+    );
+}
+
+#[test]
+fn a_host_comes_from_the_url_or_from_its_header() {
+    let takes = |arguments: &[&str]| filter(&envoy(POLICIES), arguments)["policies"][1]["takes"].clone();
+    let by_url = takes(&["--request", "POST https://shop.example.com/api?x", "-H", "x-cost: 3"]);
+    assert_eq!((&by_url["cost_tokens"], &by_url["key"]), (&json!(3), &json!("")));
+    assert_eq!(
+        takes(&["--request", "POST /api", "-H", "Host: Shop.example.com:443", "-H", "X-Cost: 3"]),
+        by_url
+    );
+    assert_eq!(takes(&["--request", "POST https://shop.example.com"]), Value::Null);
+}
+
+#[test]
+fn a_route_is_heard() {
+    let arguments = ["--request", "GET /x", "--route", "dear"];
+    let policies = filter(&envoy(POLICIES), &arguments)["policies"].clone();
+    assert_eq!(policies[0]["why_not"], "the route's metadata");
+    assert_eq!(
+        policies[5]["takes"],
+        json!({"key": "", "cost_tokens": 7, "percent": 100.0, "enforced_percent": 100.0,
+               "limits": [{"bucket": "chosen", "limit": "9 per minute", "burst": 9}]})
+    );
+    let plain = told(&envoy(POLICIES), &["--request", "GET /x", "--route", "plain", "--from", "::1"]);
+    assert!(plain.contains("client_address=::/64") && !plain.contains("note:"), "{plain}");
+    let nowhere = explain(&envoy(POLICIES), &["--request", "GET /x", "--route", "nowhere"]);
+    assert_eq!(nowhere.status.code(), Some(1));
+    assert_eq!(String::from_utf8_lossy(&nowhere.stderr), "<stdin>: error: no route is named \"nowhere\"\n");
+}
+
+#[test]
+fn what_exempts_a_request_is_named() {
+    let said = told(&envoy(POLICIES), &["--request", "OPTIONS /", "--route", "plain", "--from", "::1"]);
+    let expected = "the request is exempt from every policy: it meets skip[1]";
+    assert_eq!(said, format!("limits on line 19, domain shop\n  {expected}\n\n"));
+    assert_eq!(filter(&envoy(POLICIES), &["--request", "GET /healthz"])["exempt_by"], "skip[0]");
+}
+
+#[test]
+fn what_is_drawn_at_random_is_told_as_a_share() {
+    let bare = "sidecar: { cluster: sluice }
+policies:
+- { name: some, match: { percent: 2.5 }, key: [], limit: 5 per minute, cost: 0 }
+- { name: others, match: { not: { percent: 2.5 } }, key: [], limit: 5 per minute, enforce_percent: 20 }
+";
+    let policies = filter(bare, &["--request", "GET /"])["policies"].clone();
+    let shares = |index: usize| {
+        (policies[index]["takes"]["percent"].clone(), policies[index]["takes"]["cost_tokens"].clone())
+    };
+    assert_eq!([shares(0), shares(1)], [(json!(2.5), json!(0)), (json!(97.5), json!(1))]);
+    let enforced = policies[1]["takes"]["enforced_percent"].as_f64().expect("a number");
+    assert!((17.0..=20.0).contains(&enforced), "{enforced}: what is drawn low is not governed");
+}
+
+#[test]
+fn any_attribute_can_be_told() {
+    let bare = "sidecar: { cluster: sluice }
+policies: [{ name: a, key: [{ filter_state: tenant }, route_name], limit: 5 per minute }]
+";
+    let arguments =
+        ["--request", "GET /", "--attribute", "filter_state|tenant=x=y", "--attribute", "xds|route_name=z"];
+    let said = told(bare, &arguments);
+    assert!(said.contains("key    filter_state:tenant=x%3Dy,route_name=z\n"), "{said}");
+}
+
+#[test]
+fn bare_policies_are_explained_too() {
+    let bare =
+        "sidecar: { cluster: sluice }\npolicies: [{ name: a, key: [client_address], limit: 5 per minute }]\n";
+    let said = told(bare, &["--request", "GET /", "--from", "[2001:db8::1]:4711"]);
+    assert!(said.starts_with("policies on line 1, domain default\n  a: takes 1 token\n"), "{said}");
+    assert!(said.contains("key    client_address=2001:db8::/64\n"), "{said}");
+    let said = told(bare, &["--request", "GET /"]);
+    assert!(said.ends_with("note: the client's address is not known; tell it by --from\n"), "{said}");
+}
+
+#[test]
+fn what_is_wrong_with_the_file_is_told_instead() {
+    let output = explain("policies: [", &["--request", "GET /"]);
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).starts_with("<stdin>:1:11: error: the YAML cannot be read")
+    );
+}
+
+#[test]
+fn a_wrong_command_line_ends_with_64() {
+    for wrong in [
+        &[][..],
+        &["--request", "GET"],
+        &["--request", "GET api"],
+        &["--request", "GET https://"],
+        &["--request", "GET /", "-H", "x-api-key"],
+        &["--request", "GET /", "--from", "localhost"],
+        &["--request", "GET /", "--attribute", "route_name"],
+        &["--request", "GET /", "--format", "xml"],
+    ] {
+        let output = explain("", wrong);
+        assert_eq!(output.status.code(), Some(64), "{wrong:?}");
+    }
+}
