@@ -1,15 +1,22 @@
-//! An upstream for tests: it tells what reached it.
+//! An upstream for tests: it tells what reached it, or answers as a request wants.
 //!
 //! To a request it answers 200 with JSON: `{"method", "target", "headers": [[name, value], …], "body_bytes"}`,
 //! where a header value that is not UTF-8 has replacement characters. It answers `Upgrade` with 101 and
 //! `CONNECT` with 200, and from then on returns every byte; so it does from the start on a connection that does
 //! not begin with a request, which is what a `CONNECT` that Envoy terminates looks like.
+//!
+//! | request header | what it changes |
+//! |---|---|
+//! | `x-echo-status: 503` | the status |
+//! | `x-echo-header: name: value` | adds a header; may be sent several times |
+//! | `x-echo-body-bytes: 4096` | the body has so many bytes and tells nothing |
+//! | `x-echo-hold: here` | it is not answered before [`EchoUpstream::release`] |
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
-        Arc,
+        Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
@@ -31,6 +38,9 @@ pub struct EchoUpstream {
 struct Shared {
     requests: AtomicU64,
     ended: AtomicBool,
+    /// How often held requests were let go.
+    releases: Mutex<u64>,
+    released: Condvar,
 }
 
 impl EchoUpstream {
@@ -56,11 +66,35 @@ impl EchoUpstream {
     pub fn requests(&self) -> u64 {
         self.shared.requests.load(Ordering::SeqCst)
     }
+
+    /// Answers all requests that are held.
+    pub fn release(&self) {
+        self.shared.release();
+    }
+}
+
+impl Shared {
+    fn release(&self) {
+        *self.releases.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.released.notify_all();
+    }
+
+    fn releases(&self) -> u64 {
+        *self.releases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until there were more releases than `before`, or for the end.
+    fn hold(&self, before: u64) {
+        let releases = self.releases.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = |releases: &mut u64| *releases == before && !self.ended.load(Ordering::SeqCst);
+        drop(self.released.wait_while(releases, held));
+    }
 }
 
 impl Drop for EchoUpstream {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::SeqCst);
+        self.shared.release();
         // Wakes the thread that accepts; where nobody accepts any more, nobody needs to be woken.
         let _ = TcpStream::connect_timeout(&self.addr, Duration::from_secs(1));
     }
@@ -86,25 +120,25 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
         return return_bytes(&mut input, output);
     }
     while let Some(head) = Head::read(&mut input)? {
-        shared.requests.fetch_add(1, Ordering::SeqCst);
         if head.method == "CONNECT" {
+            shared.requests.fetch_add(1, Ordering::SeqCst);
             output.write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
             return return_bytes(&mut input, output);
         }
         if let Some(protocol) = head.get("upgrade") {
+            shared.requests.fetch_add(1, Ordering::SeqCst);
             let switch = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: ";
             output.write_all(format!("{switch}{protocol}\r\n\r\n").as_bytes())?;
             return return_bytes(&mut input, output);
         }
         let body_bytes = head.skip_body(&mut input)?;
-        let pairs: Vec<_> = head.headers.iter().map(|(name, value)| json!([name, value])).collect();
-        let said = json!({
-            "method": head.method, "target": head.target, "headers": pairs, "body_bytes": body_bytes,
-        });
-        let body = said.to_string();
-        let line = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: ";
-        let body = if head.method == "HEAD" { (body.len(), String::new()) } else { (body.len(), body) };
-        output.write_all(format!("{line}{}\r\n\r\n{}", body.0, body.1).as_bytes())?;
+        // Whoever releases once the request was counted lets it go, though it may not wait yet.
+        let releases = shared.releases();
+        shared.requests.fetch_add(1, Ordering::SeqCst);
+        if head.get("x-echo-hold").is_some() {
+            shared.hold(releases);
+        }
+        output.write_all(&head.answer(body_bytes))?;
     }
     Ok(())
 }
@@ -141,6 +175,32 @@ impl Head {
 
     fn get(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(have, _)| have == name).map(|(_, value)| value.as_str())
+    }
+
+    /// What the request is answered, having had a body of so many bytes.
+    fn answer(&self, body_bytes: u64) -> Vec<u8> {
+        let length = self.get("x-echo-body-bytes").and_then(|text| text.parse().ok());
+        let body = match length {
+            Some(length) => vec![b'x'; length],
+            None => {
+                let pairs: Vec<_> = self.headers.iter().map(|(name, value)| json!([name, value])).collect();
+                let (method, target) = (&self.method, &self.target);
+                let said =
+                    json!({"method": method, "target": target, "headers": pairs, "body_bytes": body_bytes});
+                said.to_string().into_bytes()
+            }
+        };
+        let status = self.get("x-echo-status").unwrap_or("200");
+        let mut answer = format!("HTTP/1.1 {status} Echo\r\ncontent-type: application/json\r\n");
+        for (_, header) in self.headers.iter().filter(|(name, _)| name == "x-echo-header") {
+            answer.push_str(&format!("{header}\r\n"));
+        }
+        answer.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
+        let mut answer = answer.into_bytes();
+        if self.method != "HEAD" {
+            answer.extend(body);
+        }
+        answer
     }
 
     /// Reads the body away and returns its length.
@@ -184,6 +244,30 @@ mod tests {
         assert_eq!(said["body_bytes"], 3_000_000);
         assert!(said["headers"].as_array().unwrap().contains(&json!(["x-key", "one"])));
         assert_eq!(upstream.requests(), 1);
+    }
+
+    #[test]
+    fn answers_as_the_request_wants() {
+        let upstream = EchoUpstream::start().unwrap();
+        let asked = http::get("/").header("x-echo-status", "503").header("x-echo-body-bytes", "4096");
+        let asked = asked.header("x-echo-header", "x-a: one").header("x-echo-header", "x-a: two: 2");
+        let answer = asked.send(upstream.addr()).unwrap();
+        assert_eq!((answer.status, answer.body.len()), (503, 4096));
+        let values: Vec<_> = answer.headers.iter().filter(|(name, _)| name == "x-a").collect();
+        assert_eq!(values, [&("x-a".into(), "one".into()), &("x-a".into(), "two: 2".into())]);
+    }
+
+    #[test]
+    fn holds_an_answer_until_it_is_released() {
+        let upstream = EchoUpstream::start().unwrap();
+        let held = http::get("/").header("x-echo-hold", "here");
+        let mut stream = held.send_only(upstream.addr()).unwrap();
+        let bound = Duration::from_secs(10);
+        crate::eventually(bound, "it is there", || (upstream.requests() == 1).then_some(())).unwrap();
+        upstream.release();
+        let mut first = [0; 12];
+        stream.read_exact(&mut first).unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200");
     }
 
     #[test]
