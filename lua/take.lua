@@ -67,13 +67,12 @@ local now = time[1] * 1000000 + time[2]
 local now_ms = (now - now % 1000) / 1000 + (now % 1000 > 0 and 1 or 0)
 
 local asked = cmsgpack.unpack(ARGV[1])
-local tokens, period, burst, capacity = {}, {}, {}, {}
+local tokens, period, capacity = {}, {}, {}
 -- How a bucket of each unit is written at this instant: all but the credits is text already.
 local written = {}
 local arg = 2
 for limit = 1, asked[1] do
-  tokens[limit], period[limit], burst[limit] = asked[arg], asked[arg + 1], asked[arg + 2]
-  capacity[limit] = burst[limit] * period[limit]
+  tokens[limit], period[limit], capacity[limit] = asked[arg], asked[arg + 1], asked[arg + 2] * asked[arg + 1]
   written[period[limit]] = format('%%d %d %d', period[limit], now)
   arg = arg + 3
 end
@@ -144,7 +143,7 @@ while arg <= last_arg do
     local short = cost * price - full + lacks
     if short > 0 and cost > 0 and not always then
       allowed = false
-      if cost > burst[limit] then
+      if cost * price > full then
         wait = -1
       else
         local rest = short % tokens[limit]

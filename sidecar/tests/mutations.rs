@@ -35,7 +35,8 @@ const MUTATIONS: &[(&str, &str, &str)] = &[
     ("elapsed time is ignored", "if earned > 0 then", "if false then"),
     ("a refund overfills", "cost * price < lacks and lacks - cost * price or 0", "lacks - cost * price"),
     ("one denial does not deny all", "      allowed = false\n", "      allowed = b < count\n"),
-    ("a cost beyond the burst is only denied", "if cost > burst[limit] then", "if false then"),
+    ("a cost beyond the burst is only denied", "if cost * price > full then", "if false then"),
+    ("the whole burst never fits", "if cost * price > full then", "if cost * price >= full then"),
     ("numbers keep 14 digits", "format('%%d %d %d', ", "format('%%.14g %.14g %.14g', "),
     (
         "numbers are written as Lua writes them",
