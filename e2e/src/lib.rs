@@ -1,11 +1,14 @@
-//! What the tests on real Envoys share: configurations, clients, and sidecars that misbehave. The tests stand in
+//! What the tests on real Envoys share: configurations, clients, certificates, and sidecars that misbehave. The tests stand in
 //! `tests/` and are run by `cargo xtask test`, which builds and finds the programs that they start.
 
+mod certificates;
 mod client;
+pub mod grpc;
 mod impostor;
 
 use serde_json::{Value, json};
 
+pub use certificates::{Authority, Identity};
 pub use client::Client;
 pub use impostor::Impostor;
 

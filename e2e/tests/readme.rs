@@ -1,6 +1,7 @@
 //! What the README shows is what happens.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::process::Command;
 
 use fleet::{Config, Envoy, Programs, RunDir, Sidecar, free_port, http, tools};
@@ -61,12 +62,37 @@ fn the_limits_that_are_shown_are_accepted() {
     assert_eq!(validation.code, Some(0), "{}", validation.output);
 }
 
+/// What `sluice` prints for the arguments that a block shows, given these limits in the file that it names.
+fn printed(block: &str, limits: &str) -> String {
+    let directory = RunDir::new().expect("a directory");
+    fs::write(directory.path().join("limits.yaml"), limits).expect("written");
+    let command = block.lines().next().and_then(|line| line.strip_prefix("$ sluice ")).expect("a command");
+    // As a shell reads it: what is in quotes is one argument.
+    let arguments = command.split('\'').enumerate().flat_map(|(index, part)| match index % 2 {
+        1 => vec![part],
+        _ => part.split_whitespace().collect(),
+    });
+    let mut sluice = Command::new(Programs::from_env().sluice().expect("the sidecar"));
+    let run = sluice.args(arguments).current_dir(directory.path()).output().expect("sluice runs");
+    format!("{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr))
+}
+
+#[test]
+fn what_is_told_offline_is_told_as_shown() {
+    let (limits, console) = (blocks("yaml")[0], blocks("console"));
+    let misspelt = limits.replace("{ header: x-api-key }", "{ heder: x-api-key }");
+    for (block, limits) in [(console[1], misspelt.as_str()), (console[2], limits)] {
+        let shown = block.split_once('\n').expect("a command and what it prints").1;
+        assert_eq!(printed(block, limits).trim_end(), shown.trim_end());
+    }
+}
+
 #[test]
 fn the_take_that_is_shown_is_answered_as_shown() {
     let run = RunDir::new().expect("a directory");
     let sidecar =
         Sidecar::builder().start(Programs::from_env().sluice().expect("the sidecar"), &run).expect("started");
-    let shown = blocks("console")[1];
+    let shown = blocks("console").pop().expect("a block");
     let (command, answer) = shown.split_once("'\n").expect("a command and its answer");
     let (_, body) = command.split_once("-d '").expect("a body");
     let got =

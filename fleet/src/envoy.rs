@@ -103,9 +103,14 @@ impl Envoy {
 
     /// Runs `envoy --mode validate`, which loads the filter and configures it too.
     pub fn validate(config: &Config, envoy: &Path, run: &RunDir) -> Result<Validation> {
+        let file = run.write(&format!("{}.yaml", run.name("config")), &config.text())?;
+        Self::validate_file(&file, envoy, run)
+    }
+
+    /// The same of a file as it is, so that Envoy reads its YAML as it reads a user's.
+    pub fn validate_file(file: &Path, envoy: &Path, run: &RunDir) -> Result<Validation> {
         let name = run.name("validate");
-        let file = run.write(&format!("{name}.yaml"), &config.text())?;
-        let mut command = base_command(envoy, &file);
+        let mut command = base_command(envoy, file);
         command.args(["--mode", "validate"]);
         let process = Process::start(&name, command, run.path())?;
         let status = wait::eventually(START_BOUND, "envoy --mode validate", || process.exit_status())?;
