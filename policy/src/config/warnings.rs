@@ -1,5 +1,7 @@
 //! What is allowed, and yet most likely not what its author wants.
 
+use bucket::{EXACT, Limit};
+
 use super::error::{Place, Problem, Step};
 use crate::matcher::{Condition, Test};
 use crate::{Mode, Policies, Policy};
@@ -49,11 +51,31 @@ impl Policy {
                 );
             }
         }
+        if let Some(settle) = &self.settle
+            && let Some(named) = self.limits.iter().min_by_key(|named| debt_tokens(&named.limit))
+            && settle.max > debt_tokens(&named.limit)
+        {
+            warn(
+                "settle",
+                format!(
+                    "a request may cost up to {}, and a bucket of the limit {:?} can owe no more than {} tokens exactly: what \
+                     is beyond is forgiven; lower `max`, or write the limit in a simpler rate",
+                    settle.max,
+                    named.name,
+                    debt_tokens(&named.limit)
+                ),
+            );
+        }
         if self.mode == Mode::Enforce && self.enforce_ppm == 0 {
             warn("enforce_percent", "it is enforced for nobody; `mode: shadow` says so".to_owned());
         }
         found
     }
+}
+
+/// The most tokens that a bucket can owe: see the floor in lua/SPEC.md.
+fn debt_tokens(limit: &Limit) -> u64 {
+    ((EXACT - 1) / limit.period_us()).saturating_sub(limit.burst_tokens())
 }
 
 /// Why no request meets a condition, where that is certain.

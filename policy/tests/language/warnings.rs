@@ -77,3 +77,18 @@ fn what_is_enforced_for_nobody_is_told() {
     assert_eq!(told, ["policies[0].enforce_percent: it is enforced for nobody; `mode: shadow` says so"]);
     assert!(warnings("enforce_percent", json!("0.0001")).is_empty());
 }
+
+#[test]
+fn a_debt_that_cannot_be_counted_is_told() {
+    let with = |limit: &str| {
+        let policy =
+            json!([{"name": "p", "key": [], "limit": limit, "settle": {"header": "x", "max": 200_000}}]);
+        policies(policy).warnings().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert!(with("60 per minute").is_empty());
+    let told = with("100003 per day");
+    assert!(
+        told[0].contains("settle: a request may cost up to 200000, and a bucket of the limit \"p\" can owe no more than 4246"),
+        "{told:?}"
+    );
+}
