@@ -60,7 +60,7 @@ fn a_denied_answer_names_the_policy_and_the_wait() {
     });
     let line = denied.expect("a line");
     assert!(line.contains(" sluice_denied_hourly "), "the response code details tell why: {line}");
-    assert!(line.ends_with("sluice=\"decision=denied policy=hourly remaining=0\""), "{line}");
+    assert!(line.ends_with("sluice=\"decision=denied policy=hourly remaining=0 reason=used_up\""), "{line}");
 }
 
 #[test]

@@ -238,6 +238,11 @@ impl Policies {
         let mut report = if denied { "decision=denied".to_owned() } else { "decision=allowed".to_owned() };
         if let Some(heard) = speaking {
             report.push_str(&format!(" policy={} remaining={}", heard.limit.name, heard.bucket.remaining));
+            report.push_str(match heard.bucket.outcome {
+                Outcome::Allowed => "",
+                Outcome::Denied => " reason=used_up",
+                Outcome::NeverFits => " reason=never_fits",
+            });
         }
         let in_shadow = asks.iter().zip(&outcomes.counts).filter(|(_, count)| **count == Count::ShadowDenied);
         let in_shadow: Vec<&str> =

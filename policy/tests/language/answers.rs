@@ -130,7 +130,7 @@ fn a_denial_names_its_policies_and_the_wait_that_will_do() {
     assert_eq!(body["detail"], "the limit \"minute\" is used up; retry after 1 second");
     assert_eq!(denial.message, "the limit \"minute\" is used up; retry after 1 second");
     assert_eq!(denial.details, "sluice_denied_minute");
-    assert_eq!(answer.report, "decision=denied policy=minute remaining=0");
+    assert_eq!(answer.report, "decision=denied policy=minute remaining=0 reason=used_up");
     assert_eq!(answer.counts, [(0, Count::Denied), (1, Count::Denied)]);
     assert_eq!(answer.charged, [false, false]);
 }
@@ -145,6 +145,7 @@ fn only_the_buckets_without_room_are_named() {
     let body: Value = serde_json::from_str(&answer.denial.as_ref().expect("denied").body).expect("JSON");
     assert_eq!(body["violated-policies"], json!(["second"]));
     assert!(!denial_lines(&answer).iter().any(|line| line.starts_with("retry-after")), "no wait will help");
+    assert_eq!(answer.report, "decision=denied policy=second remaining=7 reason=never_fits");
     assert_eq!(answer.counts, [(0, Count::Allowed), (1, Count::Denied)]);
 }
 
@@ -154,7 +155,7 @@ fn of_several_limits_the_one_that_denies_is_named() {
         {"name": "p", "key": [], "limits": [{"limit": "10 per second"}, {"limit": "1000 per day"}]},
     ]}));
     let answer = policies.answer(&asks(&[0]), &[Verdict::Denied(vec![room(), no_room()])], 0);
-    assert_eq!(answer.report, "decision=denied policy=p.1d remaining=0");
+    assert_eq!(answer.report, "decision=denied policy=p.1d remaining=0 reason=used_up");
     assert_eq!(answer.denial.expect("denied").details, "sluice_denied_p.1d");
     assert_eq!(answer.counts, [(0, Count::Denied)]);
 }
@@ -236,7 +237,7 @@ fn each_header_can_be_switched() {
     let (allowed, denied) = with(json!({"x_ratelimit": false, "ratelimit": false, "debug": true}));
     assert_eq!(allowed, ["x-sluice-decision: decision=allowed policy=minute remaining=59"]);
     assert!(
-        denied.contains(&"x-sluice-decision: decision=denied policy=minute remaining=0".to_owned()),
+        denied.contains(&"x-sluice-decision: decision=denied policy=minute remaining=0 reason=used_up".to_owned()),
         "{denied:?}"
     );
     let of = |upstream: &str| policies_with(json!({"headers": {"upstream": upstream}})).upstream_headers();
