@@ -10,8 +10,9 @@
 //! | a mapping of Envoy's fields | an Envoy, by [`into_envoy`], which Envoy itself then validates |
 
 use std::collections::BTreeSet;
+use std::process::Command;
 
-use fleet::{Config, Envoy, Programs, RunDir};
+use fleet::{Config, Envoy, Programs, RunDir, tools};
 use policy::Policies;
 use serde_json::{Map, Value, json};
 
@@ -141,6 +142,20 @@ fn the_metadata_of_routes_is_accepted() {
         }
     }
     assert_eq!(seen, 4, "one for each field");
+}
+
+#[test]
+fn the_explanation_that_is_shown_is_what_is_told() {
+    let (_, shown) = blocks("console").into_iter().next().expect("a command");
+    let (command, expected) = shown.split_once('\n').expect("a command and what it prints");
+    let programs = Programs::from_env();
+    let sluice = programs.sluice().expect("the sidecar").display().to_string();
+    let script = command.strip_prefix("$ sluice ").expect("a command of ours");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("'{sluice}' {script}")]).current_dir(tools::workspace());
+    let outcome = shell.output().expect("it ran");
+    let told = String::from_utf8_lossy(&outcome.stdout);
+    assert_eq!(told.trim_end(), expected.trim_end(), "{}", String::from_utf8_lossy(&outcome.stderr));
 }
 
 /// Where each type of the configuration is told of: the section, and whether each of its fields begins a row of a table

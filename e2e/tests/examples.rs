@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use e2e::{PATIENCE, PATIENT, grpc};
 use fleet::{Config, Envoy, Fleet, FleetBuilder, Programs, RunDir, Store, eventually, http, tools};
@@ -94,6 +95,17 @@ fn envoy_accepts_every_example_as_it_is() {
         validated += 1;
     }
     assert_eq!(validated, names().len() + 1 - 2, "all but the two for control planes");
+}
+
+#[test]
+fn nothing_in_any_example_is_hardly_meant() {
+    let programs = Programs::from_env();
+    let mut check = Command::new(programs.sluice().expect("the sidecar"));
+    check.args(["check", "--deny-warnings"]).args(names()).current_dir(directory());
+    let outcome = check.output().expect("it ran");
+    let told = String::from_utf8_lossy(&outcome.stdout) + String::from_utf8_lossy(&outcome.stderr);
+    assert!(outcome.status.success(), "{told}");
+    assert!(told.contains(&format!("{0} files, {0} Sluice filters", names().len())), "{told}");
 }
 
 #[test]
