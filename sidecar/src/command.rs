@@ -43,6 +43,8 @@ pub enum Command {
     /// Nothing is asked and nothing is counted: the policies of every Sluice filter in the file are applied to the
     /// request by the filter's own code. What is chosen at random is told as a share.
     Explain(ExplainArgs),
+    /// Print the JSON Schema of the filter's configuration, for editors
+    Schema,
 }
 
 /// What to check.

@@ -16,6 +16,8 @@ Examples:
   sluice --redis-url redis://redis.internal       many sidecars, one truth
   sluice --listen unix:/run/sluice/sluice.sock    for an Envoy on the same host
   sluice health                                   is it ready? for containers, which have no curl
+  sluice check envoy.yaml                         what is wrong with the limits in it
+  sluice explain envoy.yaml --request 'GET /'     which of them govern a request
   curl -s 127.0.0.1:9090/v1/take -d '{\"domain\":\"shop\",\"takes\":[{\"buckets\":[{\"policy\":\"per-client\",
     \"key\":\"alice\",\"tokens\":60,\"period_us\":60000000,\"burst\":60,\"cost\":1}]}]}'
 
@@ -26,7 +28,8 @@ Paths:
 
 Exit codes:
   0   stopped by SIGTERM or SIGINT, requests under way answered
-  1   a listener could not be opened, or the process failed; from health: not ready
+  1   a listener could not be opened, or the process failed; from health: not ready; from check
+      and explain: something is wrong with a file
   64  the command line or the environment is wrong";
 
 /// Decides rate limits for a fleet of Envoys: the sidecar that their sluice filter asks.

@@ -1,6 +1,6 @@
 //! The sidecar's life: read what was asked for, open the store and the listeners, serve, and drain.
 
-use std::process::ExitCode;
+use std::{io::Write, process::ExitCode};
 
 use clap::Parser;
 use sluice::{
@@ -34,6 +34,7 @@ fn main() -> ExitCode {
     match command {
         Some(Command::Check(args)) => return check(&args),
         Some(Command::Explain(args)) => return explain(&args),
+        Some(Command::Schema) => return print_schema(),
         Some(Command::Health) | None => {}
     }
     let config = match Config::try_from(args) {
@@ -59,6 +60,13 @@ fn explain(args: &ExplainArgs) -> ExitCode {
     match explain::run(args, &mut anstream::stdout().lock(), &mut anstream::stderr().lock()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
+        Err(error) => cannot_print(&error),
+    }
+}
+
+fn print_schema() -> ExitCode {
+    match writeln!(std::io::stdout(), "{:#}", policy::schema()) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => cannot_print(&error),
     }
 }

@@ -10,6 +10,9 @@ use crate::document::{Node, Source, Span, Value};
 const WASM: &str = "envoy.extensions.filters.http.wasm.v3.Wasm";
 const MANAGER: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 
+/// Where routes and virtual hosts have filters' configurations of their own.
+const PER_ROUTE: [&str; 2] = ["typed_per_filter_config", "typedPerFilterConfig"];
+
 /// What was found in a file.
 #[derive(Debug, Default)]
 pub struct Found<'a> {
@@ -104,6 +107,8 @@ struct Around<'a> {
     manager: Option<&'a Node>,
     /// The name in the mapping around it, such as that of an HTTP filter.
     name: Option<&'a str>,
+    /// Whether it is said for a route or a virtual host.
+    is_per_route: bool,
 }
 
 struct Walk<'s, 'f, 'a> {
@@ -129,7 +134,8 @@ impl<'a> Walk<'_, '_, 'a> {
         let name = node.get("name").and_then(Node::text);
         self.route(node, name, around.manager);
         for field in node.fields() {
-            self.visit(&field.node, Around { name, ..around });
+            let is_per_route = around.is_per_route || PER_ROUTE.contains(&field.name.as_str());
+            self.visit(&field.node, Around { name, is_per_route, ..around });
         }
         node.items().iter().for_each(|item| self.visit(item, around));
     }
@@ -142,6 +148,11 @@ impl<'a> Walk<'_, '_, 'a> {
         if !has_fields && !is_named_sluice(&plugin.node, around.name) {
             self.found.others += 1;
             return;
+        }
+        if around.is_per_route {
+            let message = "found a Sluice filter in typed_per_filter_config; Envoy has no Wasm filters of routes: write \
+                           what is special about the route in its metadata, namespace `sluice`";
+            self.found.findings.push(Finding::error(plugin.at, message));
         }
         let home = Home::Envoy { plugin: &plugin.node, manager: around.manager, root: self.root };
         let name = plugin.node.get("name").and_then(Node::text).or(around.name);

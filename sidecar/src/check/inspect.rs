@@ -29,7 +29,7 @@ pub struct File {
 pub struct Inspected<'a> {
     /// Its Sluice filters, and the policies of those whose configuration is valid.
     pub filters: Vec<(Filter<'a>, Option<Policies>)>,
-    /// The routes with metadata for Sluice.
+    /// The routes that have a name, or metadata for Sluice.
     pub routes: Vec<Route<'a>>,
     /// In the order of the file.
     pub findings: Vec<Finding>,
@@ -89,6 +89,7 @@ impl File {
         filters.iter().for_each(|(filter, _)| findings.extend(traps::around(filter)));
         let valid = || filters.iter().filter_map(|(filter, policies)| Some((filter, policies.as_ref()?)));
         routes.iter().for_each(|route| findings.extend(routes::check(route, valid())));
+        valid().for_each(|(filter, policies)| findings.extend(routes::unchosen(filter, policies, &routes)));
         findings.sort_by_key(|finding| (finding.at, finding.message.clone()));
         // A filter that stands in several places by an alias is told about once.
         findings.dedup();

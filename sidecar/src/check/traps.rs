@@ -1,5 +1,7 @@
 //! What Envoy accepts around a filter, and hardly anybody means.
 
+use std::collections::HashMap;
+
 use super::find::{Filter, Home};
 use super::finding::Finding;
 use crate::document::{Node, Span, Value};
@@ -23,26 +25,21 @@ pub fn around(filter: &Filter<'_>) -> Vec<Finding> {
 
 /// Filters that share one VM, though they are not the same: each but the first is told.
 pub fn shared_vms(filters: &[Filter<'_>]) -> Vec<Finding> {
-    let plugins: Vec<&Node> = filters
-        .iter()
-        .filter_map(|filter| if let Home::Envoy { plugin, .. } = filter.home { Some(plugin) } else { None })
-        .collect();
-    let vm = |plugin: &Node| plugin.option("vm_config").map(|vm| vm.node.to_json());
+    let mut first_of_vm: HashMap<String, &Node> = HashMap::new();
     let mut findings = Vec::new();
-    for (index, plugin) in plugins.iter().enumerate() {
-        let Some(own) = plugin.option("vm_config") else { continue };
-        let before = plugins.iter().take(index);
-        let sharing = { before }.find(|other| vm(other) == Some(own.node.to_json()));
+    for filter in filters {
+        let Home::Envoy { plugin, .. } = filter.home else { continue };
+        let Some(vm) = plugin.option("vm_config") else { continue };
+        let first = *first_of_vm.entry(vm.node.to_json().to_string()).or_insert(plugin);
         // The same filter in several places is one plugin to Envoy, and may share what it likes.
-        let Some(other) = sharing.filter(|other| other.to_json() != plugin.to_json()) else { continue };
-        let id = own.node.option("vm_id");
+        if std::ptr::eq(first, plugin) || first.to_json() == plugin.to_json() {
+            continue;
+        }
+        let at = vm.node.option("vm_id").map_or(vm.at, |id| id.node.shown());
         let message = "vm_config.vm_id: the filter shares its VM with another Sluice filter, so that a trap in one \
                        ends both; give each a vm_id of its own";
-        let other_vm = other.option("vm_config").map_or(other.shown(), |vm| vm.at);
-        findings.push(
-            Finding::warning(id.map_or(own.at, |id| id.node.shown()), message)
-                .with_note(other_vm, "the other filter with this vm_config"),
-        );
+        let other = first.option("vm_config").map_or(first.shown(), |vm| vm.at);
+        findings.push(Finding::warning(at, message).with_note(other, "the other filter with this vm_config"));
     }
     findings
 }

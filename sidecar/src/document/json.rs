@@ -83,6 +83,7 @@ impl Walk<'_> {
             self.skip(b',');
         }
         self.at += 1;
+        fields.shrink_to_fit();
         Ok(Value::Mapping(fields))
     }
 
@@ -94,6 +95,7 @@ impl Walk<'_> {
             self.skip(b',');
         }
         self.at += 1;
+        items.shrink_to_fit();
         Ok(Value::List(items))
     }
 

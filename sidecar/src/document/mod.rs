@@ -16,6 +16,9 @@ pub use source::{Source, Span};
 /// The deepest nesting that Envoy reads: more is an error to it, too.
 const MAX_DEPTH: usize = 100;
 
+/// The most mistakes of one file that are kept. Nobody reads more.
+const MAX_MISTAKES: usize = 1_000;
+
 /// The most memory of one file's values, with all aliases followed.
 const MAX_BYTES: usize = 128 << 20;
 
@@ -211,15 +214,13 @@ fn too_large(at: Span) -> Mistake {
 
 /// Adds a field; a name that is there already is a mistake, since Envoy takes the last without a word.
 fn add_field(fields: &mut Vec<Field>, field: Field, seen: &mut Names, mistakes: &mut Vec<Mistake>) {
-    if let Some(first) = seen.insert(field.name.clone(), field.at) {
-        mistakes.push(Mistake {
-            at: field.at,
-            message: format!(
-                "found {:?} twice in one mapping; Envoy takes the last without a word: keep one",
-                field.name
-            ),
-            note: Some((first, "it is also here")),
-        });
+    let first = seen.insert(field.name.clone(), field.at);
+    if let Some(first) = first.filter(|_| mistakes.len() < MAX_MISTAKES) {
+        let message = format!(
+            "found {:?} twice in one mapping; Envoy takes the last without a word: keep one",
+            field.name
+        );
+        mistakes.push(Mistake { at: field.at, message, note: Some((first, "it is also here")) });
     }
     fields.push(field);
 }

@@ -119,8 +119,15 @@ impl Reader {
     fn close(&mut self) -> Result<(), Mistake> {
         let Some(Open { at, anchor, inner }) = self.open.pop() else { return Ok(()) };
         let value = match inner {
-            Inner::List(items) => Value::List(items),
-            Inner::Mapping { fields, .. } => Value::Mapping(fields),
+            // What was set aside for more is not counted.
+            Inner::List(mut items) => {
+                items.shrink_to_fit();
+                Value::List(items)
+            }
+            Inner::Mapping { mut fields, .. } => {
+                fields.shrink_to_fit();
+                Value::Mapping(fields)
+            }
         };
         let node = Node { at, value };
         if anchor > 0 {

@@ -157,3 +157,23 @@ fn what_the_filter_would_never_get_is_told() {
         assert!(found[0].contains(": error: ") && found[0].contains(told), "{text}: {found:?}");
     }
 }
+
+/// Envoy 1.40 refuses it: "The filter sluice doesn't support virtual host or route specific configurations".
+#[test]
+fn a_filter_of_a_route_is_refused() {
+    let filter = format!(
+        "{{ \"@type\": {WASM}, config: {{ failure_policy: FAIL_RELOAD, configuration: {{ \"@type\": \
+         type.googleapis.com/google.protobuf.Struct, value: {RIGHT} }} }} }}"
+    );
+    let of_route = format!(
+        "\"@type\": type.googleapis.com/envoy.config.route.v3.FilterConfig\n        config: {filter}"
+    );
+    for told in [filter.clone(), of_route] {
+        let text = format!(
+            "routes:\n- match: {{ prefix: / }}\n  typed_per_filter_config:\n      sluice:\n        {told}\n"
+        );
+        let found = headlines(&text);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains(": error: found a Sluice filter in typed_per_filter_config"), "{found:?}");
+    }
+}

@@ -5,7 +5,8 @@ use std::process::{Command, Output, Stdio};
 
 use super::{RIGHT, WRONG};
 
-const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../envoy/envoy.yaml");
+/// What is shipped for users to copy.
+const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../envoy");
 
 fn check(arguments: &[&str], input: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_sluice"))
@@ -31,12 +32,23 @@ fn assert_prints(output: &Output, code: i32, printed: &str) {
 }
 
 #[test]
-fn what_is_right_ends_with_0() {
-    assert_prints(
-        &check(&["--deny-warnings", SHIPPED], ""),
-        0,
-        "1 file, 1 Sluice filter, 2 policies: no problems\n",
+fn whatever_is_shipped_is_right_and_ends_with_0() {
+    let mut files: Vec<String> = ["", "/examples"]
+        .iter()
+        .flat_map(|folder| std::fs::read_dir(format!("{SHIPPED}{folder}")).expect("a folder"))
+        .map(|entry| entry.expect("an entry").path().display().to_string())
+        // The upstream of the demonstration has no limits.
+        .filter(|path| path.ends_with(".yaml") && !path.ends_with("/upstream.yaml"))
+        .collect();
+    files.sort();
+    let output =
+        check(&[&["--deny-warnings"], &*files.iter().map(String::as_str).collect::<Vec<_>>()].concat(), "");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        said.starts_with(&format!("{} file", files.len())) && said.ends_with(": no problems\n"),
+        "{said}"
     );
+    assert_eq!(output.status.code(), Some(0));
 }
 
 #[test]
@@ -67,11 +79,11 @@ fn warnings_end_with_0_unless_they_are_denied() {
 
 #[test]
 fn a_file_that_cannot_be_read_keeps_nobody_from_the_others() {
-    let output = check(&["/nowhere/envoy.yaml", SHIPPED, "/"], "");
+    let output = check(&["/nowhere/envoy.yaml", "-", "/"], RIGHT);
     let printed = "\
 /nowhere/envoy.yaml: error: it cannot be read: No such file or directory (os error 2)
 /: error: it cannot be read: Is a directory (os error 21)
-3 files, 1 Sluice filter, 2 policies: 2 errors
+3 files, 1 Sluice filter, 1 policy: 2 errors
 ";
     assert_prints(&output, 1, printed);
     assert_eq!(check(&["/dev/zero"], "").status.code(), Some(1), "and one without an end is not read to it");
@@ -79,7 +91,16 @@ fn a_file_that_cannot_be_read_keeps_nobody_from_the_others() {
 
 #[test]
 fn a_wrong_command_line_ends_with_64() {
-    for wrong in [&[][..], &["--deny-everything", SHIPPED]] {
+    for wrong in [&[][..], &["--deny-everything", "-"]] {
         assert_eq!(check(wrong, "").status.code(), Some(64), "{wrong:?}");
     }
+}
+
+#[test]
+fn the_schema_is_printed() {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_sluice")).env_clear().arg("schema").output().expect("it runs");
+    let schema: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(output.status.code(), Some(0));
+    assert!(schema["properties"]["policies"].is_object(), "{schema:#}");
 }

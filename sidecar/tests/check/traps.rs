@@ -204,6 +204,53 @@ fn what_routes_say_is_checked() {
 }
 
 #[test]
+fn a_route_that_no_bucket_can_pay_is_told() {
+    assert_warns(
+        &with_route("{ sluice: { cost: 4 } }"),
+        &[
+            "envoy.yaml:22:121: warning: metadata.filter_metadata.sluice.cost: each request costs 4",
+            "\"expensive\"",
+            "of 3",
+        ],
+    );
+    assert_warns(
+        &with_route("{ sluice: { cost: \"11\", policies: [per-client] } }"),
+        &["\"per-client\"", "of 10"],
+    );
+    for fine in
+        ["cost: 3", "cost: 4, policies: [per-client]", "cost: 99, policies: []", "cost: 99, skip: true"]
+    {
+        assert_silent(&with_route(&format!("{{ sluice: {{ {fine} }} }}")));
+    }
+}
+
+#[test]
+fn a_policy_that_no_route_chooses_is_told() {
+    let only = |text: &str| {
+        replace(
+            text,
+            "limit: 3 per minute",
+            "limit: 3 per minute\n                      only_if_chosen: true",
+        )
+    };
+    assert_warns(
+        &only(ENVOY),
+        &["envoy.yaml:50:39: warning: policies[1].only_if_chosen: no route chooses", "[expensive]"],
+    );
+    assert_warns(
+        &only(&with_route("{ sluice: { policies: [per-client] } }")),
+        &["policies[1].only_if_chosen"],
+    );
+    assert_silent(&only(&with_route("{ sluice: { policies: [expensive] } }")));
+    // Its routes come from elsewhere.
+    let (before, rest) = ENVOY.split_once("          route_config:\n").expect("the routes");
+    let (_, after) = rest.split_once("          http_filters:").expect("the filters");
+    assert_silent(&only(&format!(
+        "{before}          rds: {{ route_config_name: all }}\n          http_filters:{after}"
+    )));
+}
+
+#[test]
 fn a_route_is_held_against_the_filter_that_gets_its_requests() {
     let (first, second) = {
         let text = two_listeners();
