@@ -2,6 +2,9 @@
 //!
 //! [`http`] is the edge towards Envoy, [`store`] keeps the buckets, [`batch`] is what the one hands to the other.
 //! None of them decides anything: the rules are in the `bucket` crate and, for Redis, in `lua/take.lua`.
+//!
+//! [`check`] and [`explain`] are what the binary tells offline of a configuration, by the `policy` crate, the filter's own
+//! code; [`document`] reads files as Envoy does.
 
 #![forbid(unsafe_code)]
 

@@ -29,14 +29,14 @@ fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
         }
     };
-    let command = args.command.take();
     // What only reads files has nothing to do with how the sidecar is configured.
-    match command {
+    let asks_health = match args.command.take() {
         Some(Command::Check(args)) => return check(&args),
         Some(Command::Explain(args)) => return explain(&args),
         Some(Command::Schema) => return print_schema(),
-        Some(Command::Health) | None => {}
-    }
+        Some(Command::Health) => true,
+        None => false,
+    };
     let config = match Config::try_from(args) {
         Ok(config) => config,
         Err(error) => {
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    if command.is_some() { ask_health(&config) } else { serve_until_told(config) }
+    if asks_health { ask_health(&config) } else { serve_until_told(config) }
 }
 
 fn check(args: &CheckArgs) -> ExitCode {

@@ -1,6 +1,6 @@
 //! Configuration files as trees that remember where everything in them stands.
 //!
-//! [`yaml`] and [`json`] read a text, [`scalar`] tells what Envoy makes of an unquoted word, and [`source`] keeps the
+//! [`yaml`] and [`json`] read a text, `scalar` tells what Envoy makes of an unquoted word, and [`source`] keeps the
 //! text to which the places belong. Files may be large and may be hostile: whatever is read is bounded.
 
 pub mod embedded;

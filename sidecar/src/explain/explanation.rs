@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 
 use super::request::{Described, Drawn};
 
-/// How often a number is drawn, where something is chosen at random: enough for shares of a hundredth of a percent.
-const DRAWS: u32 = 10_000;
+/// How often a number is drawn, where something is chosen at random: enough for shares of a hundredth of a percent,
+/// and of a tenth where there are so many policies that it takes time.
+const DRAWS: [u32; 2] = [10_000, 1_000];
 
 /// What one filter makes of a request.
 #[derive(Clone, Debug, Serialize)]
@@ -69,7 +70,8 @@ impl Explanation {
     pub fn new(policies: &Policies, written: &Value, request: &Described) -> Self {
         let mut all: Vec<Tally> = policies.iter().map(|_| Tally::default()).collect();
         let mut route_mistakes = Vec::new();
-        let draws = if written.to_string().contains("percent") { DRAWS } else { 1 };
+        let is_random = written.to_string().contains("percent");
+        let draws = if is_random { DRAWS[usize::from(all.len() > 100)] } else { 1 };
         for draw in (0..draws).map(|number| (u64::from(number) << 32).div_ceil(u64::from(draws))) {
             let draw = u32::try_from(draw).unwrap_or(u32::MAX);
             let asked = policies.asks(&Drawn { request, draw });
