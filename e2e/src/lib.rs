@@ -1,16 +1,21 @@
 //! What the tests on real Envoys share: configurations, clients, certificates, and sidecars that misbehave. The tests stand in
 //! `tests/` and are run by `cargo xtask test`, which builds and finds the programs that they start.
 
+mod asking;
 mod certificates;
 mod client;
 pub mod grpc;
 mod impostor;
+mod listeners;
+pub mod tokens;
 
 use serde_json::{Value, json};
 
+pub use asking::{ask, await_counter, await_line, governed_by, remaining, statuses};
 pub use certificates::{Authority, Identity};
 pub use client::Client;
 pub use impostor::Impostor;
+pub use listeners::Listener;
 
 /// Long against a slow machine, short against a person's patience.
 pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);
