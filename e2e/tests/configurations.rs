@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use e2e::{Client, PATIENCE, by_api_key, strict};
-use fleet::{Config, Envoy, Fleet, Programs, RunDir, eventually, free_port, http};
+use fleet::{Config, Envoy, Fleet, Programs, RunDir, eventually, free_port, http, tools};
 use serde_json::{Value, json};
 
 /// The shipped configuration with the filter's code of this run.
@@ -46,6 +46,32 @@ fn envoy_refuses_a_wrong_configuration_and_says_what_is_wrong() {
         assert_eq!(validation.code, Some(1), "{pointer}: {}", validation.output);
         assert!(validation.output.contains(expected), "{pointer}: {}", validation.output);
     }
+}
+
+/// Bare words that YAML takes for true or false, as Envoy itself reads them.
+#[test]
+fn words_that_yaml_takes_for_booleans_are_understood_or_told() {
+    let (programs, run) = (Programs::from_env(), RunDir::new().expect("a directory"));
+    let wasm = programs.wasm().expect("the filter").display().to_string();
+    let shipped = fs::read_to_string(tools::workspace().join("envoy/envoy.yaml")).expect("readable");
+    let validate = |name: &str, line: &str| {
+        let limit = "limit: 3 per minute\n";
+        assert!(shipped.contains(limit));
+        let text = shipped.replace(limit, &format!("{limit}{}{line}\n", " ".repeat(22)));
+        let file = run.write(name, &text.replace("/etc/envoy/filter.wasm", &wasm)).expect("written");
+        Envoy::validate_file(&file, programs.envoy().expect("Envoy"), &run).expect("Envoy ran")
+    };
+    let off = validate("off.yaml", "mode: off");
+    assert_eq!(off.code, Some(0), "{}", off.output);
+    let quoted = validate("quoted.yaml", "missing: \"skip\"");
+    assert_eq!(quoted.code, Some(0), "{}", quoted.output);
+    let name = validate("name.yaml", "name: no");
+    assert_eq!(name.code, Some(1), "{}", name.output);
+    assert!(
+        name.output.contains("policies[1].name: found the boolean `false`; expected text: put it in quotes"),
+        "{}",
+        name.output
+    );
 }
 
 #[test]
