@@ -80,6 +80,33 @@ impl From<Mistake> for Finding {
     }
 }
 
+/// The line with every sign that could steer a terminal replaced by one of as many bytes, so that places stay right.
+fn harmless(line: &str) -> String {
+    let replaced = |sign: char| match sign.len_utf8() {
+        _ if sign == '\t' || !steers(sign) => sign,
+        1 => '?',
+        2 => '·',
+        _ => '\u{fffd}',
+    };
+    line.chars().map(replaced).collect()
+}
+
+/// Whether a sign moves the cursor, changes colors, or turns the direction of what follows around.
+fn steers(sign: char) -> bool {
+    let turns = matches!(sign, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    sign.is_control() || turns
+}
+
+/// Where the letter begins that `at` is within; at most the end.
+fn before(text: &str, at: usize) -> usize {
+    (0..=at.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or_default()
+}
+
+/// Where the letter ends that `at` is within; at most the end.
+fn after(text: &str, at: usize) -> usize {
+    (at..text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len())
+}
+
 fn write_one(
     to: &mut impl Write,
     name: &str,
@@ -95,7 +122,7 @@ fn write_one(
     let message: String = message
         .chars()
         .flat_map(|sign| {
-            let steers = sign.is_control();
+            let steers = steers(sign);
             steers.then(|| sign.escape_default()).into_iter().flatten().chain((!steers).then_some(sign))
         })
         .collect();
@@ -104,8 +131,38 @@ fn write_one(
     let (line, _) = source.position(at.start);
     let (start, text) = source.line(line);
     // What goes over several lines is marked on its first.
-    let from = (at.start - start).min(text.len());
-    let mark = from..(at.end.max(at.start) - start).clamp(from, text.len());
-    let snippet = Snippet::source(text).line_start(line).annotation(AnnotationKind::Primary.span(mark));
+    let from = before(text, at.start - start);
+    let mark = from..after(text, at.end.max(at.start) - start).max(from);
+    let snippet =
+        Snippet::source(harmless(text)).line_start(line).annotation(AnnotationKind::Primary.span(mark));
     writeln!(to, "{}", Renderer::styled().render(&[Group::with_level(level).element(snippet)]))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::check::{File, write_all};
+
+    fn told(name: &str, text: &str) -> String {
+        let file = File::of_text(name, text.to_owned());
+        let mut told = Vec::new();
+        write_all(&file, &file.inspect().findings, &mut told).expect("written");
+        String::from_utf8(told).expect("text")
+    }
+
+    #[test]
+    fn a_wrong_letter_of_several_bytes_is_told() {
+        for text in ["{\"a\": é}", "é", "{é: 1}", "[1, \u{fffd}]", "{\"a\": 1 é}"] {
+            assert!(told("x.json", text).contains("the JSON cannot be read"), "{text}");
+        }
+        assert!(told("x.yaml", "a: 1\n--- é\n").contains("error"));
+    }
+
+    #[test]
+    fn nothing_that_is_quoted_steers_the_terminal() {
+        for sign in ["\u{9b}31m", "\u{7f}", "\u{202e}"] {
+            let told = told("x.yaml", &format!("policies: []\nsidecar: {{cluster{sign}: a}}\n"));
+            assert!(told.contains("error"), "{told}");
+            assert!(!told.contains(sign), "{told:?}");
+        }
+    }
 }

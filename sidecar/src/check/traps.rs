@@ -6,6 +6,9 @@ use super::find::{Filter, Home};
 use super::finding::Finding;
 use crate::document::{Node, Span, Value};
 
+/// The longest name of a cluster for which another is proposed, in bytes.
+const MAX_COMPARED_BYTES: usize = 128;
+
 /// What is to be said about one filter and what stands around it.
 pub fn around(filter: &Filter<'_>) -> Vec<Finding> {
     let (Home::Envoy { plugin, manager, root }, Some(configuration)) = (filter.home, &filter.configuration)
@@ -72,7 +75,9 @@ fn sidecar_cluster(root: &Node, configuration: &Node) -> Option<Finding> {
     if names.contains(&wanted) {
         return None;
     }
-    let near = names.iter().map(|name| (strsim::damerau_levenshtein(wanted, name), *name));
+    // To compare two names takes the product of their lengths.
+    let short = |name: &&&str| wanted.len() <= MAX_COMPARED_BYTES && name.len() <= MAX_COMPARED_BYTES;
+    let near = names.iter().filter(short).map(|name| (strsim::damerau_levenshtein(wanted, name), *name));
     let nearest = near.filter(|&(distance, name)| distance * 2 <= name.len()).min();
     let meant = nearest.map_or_else(
         || "without it every request gets `on_error`".to_owned(),
