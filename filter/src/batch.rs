@@ -93,7 +93,7 @@ impl<T: Waiting> Batcher<T> {
         }
         self.load = self.load.with(load);
         self.waiting.push(item);
-        self.full = self.load.replies >= MAX_REPLIES;
+        self.full |= self.load.replies >= MAX_REPLIES;
         Ok(())
     }
 

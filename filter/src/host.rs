@@ -59,6 +59,7 @@ unsafe extern "C" {
         value: *const u8,
         value_size: usize,
     ) -> u32;
+    fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_replace_header_map_value(
         map: u32,
         key: *const u8,
@@ -137,6 +138,35 @@ pub fn header(map: HeaderMap, name: &str) -> Option<Vec<u8>> {
         let status = proxy_get_header_map_value(map as u32, name.as_ptr(), name.len(), &mut data, &mut size);
         (status == OK).then(|| owned(data, size))
     }
+}
+
+/// Every value of a header, in order, one for each line in which it was sent.
+pub fn header_lines(map: HeaderMap, name: &str) -> Vec<Vec<u8>> {
+    let (mut data, mut size) = (std::ptr::null_mut(), 0);
+    // SAFETY: as above.
+    let all = unsafe {
+        let status = proxy_get_header_map_pairs(map as u32, &mut data, &mut size);
+        if status == OK { owned(data, size) } else { Vec::new() }
+    };
+    values_of(&all, name.as_bytes()).unwrap_or_default()
+}
+
+/// The values that go by `name` in pairs of the ABI; see [`pairs`]. `None` where they are none.
+fn values_of(pairs: &[u8], name: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let size = |bytes: &[u8; 4]| usize::try_from(u32::from_le_bytes(*bytes)).ok();
+    let (count, rest) = pairs.split_first_chunk()?;
+    let (sizes, mut texts) = rest.split_at_checked(size(count)?.checked_mul(8)?)?;
+    let mut values = Vec::new();
+    for sizes in sizes.chunks_exact(8) {
+        let (of_name, of_value) = (size(sizes.first_chunk()?)?, size(sizes.last_chunk()?)?);
+        let (found, rest) = texts.split_at_checked(of_name)?;
+        let (value, rest) = rest.get(1..)?.split_at_checked(of_value)?;
+        texts = rest.get(1..)?;
+        if found == name {
+            values.push(value.to_vec());
+        }
+    }
+    Some(values)
 }
 
 /// Adds a header, beside those of the same name.

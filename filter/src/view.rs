@@ -13,6 +13,7 @@ use crate::host::{self, HeaderMap};
 pub struct RequestView {
     headers: Seen,
     attributes: Seen,
+    cookies: OnceCell<Vec<Vec<u8>>>,
     draw: OnceCell<u32>,
 }
 
@@ -38,6 +39,11 @@ impl Seen {
 impl Request for RequestView {
     fn header(&self, name: &str) -> Option<&[u8]> {
         self.headers.get(name, || host::header(HeaderMap::Request, name))
+    }
+
+    fn cookies(&self) -> impl Iterator<Item = &[u8]> {
+        let lines = self.cookies.get_or_init(|| host::header_lines(HeaderMap::Request, "cookie"));
+        lines.iter().map(Vec::as_slice)
     }
 
     fn attribute(&self, path: &str) -> Option<&[u8]> {

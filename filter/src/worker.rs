@@ -20,6 +20,9 @@ const FILTER_STATE: &str = "sluice";
 /// The attribute with the bytes of the response's body that were sent to the client.
 const BODY_BYTES: &str = "response\0size";
 
+/// The attribute with what went wrong with the request, as bits; 0 where nothing did.
+const RESPONSE_FLAGS: &str = "response\0flags";
+
 /// The most mistakes that are told of.
 const MAX_TOLD: usize = 100;
 
@@ -81,8 +84,14 @@ impl Worker {
     /// A request that was charged is over: what it cost in the end goes with the next callout, and nobody waits for the
     /// answer. Called within the request's last callback.
     pub fn settle(&self, asking: &Rc<Asking>, bill: Bill) {
-        let body_bytes = if bill.needs_body_bytes() { host::number(BODY_BYTES) } else { Some(0) };
-        let Some(body_bytes) = body_bytes else { return self.stats.unsettled() };
+        let (mut bill, mut body_bytes) = (bill, 0);
+        if bill.needs_body_bytes() {
+            let Some(sent) = host::number(BODY_BYTES) else { return self.stats.unsettled() };
+            body_bytes = sent;
+            if host::number(RESPONSE_FLAGS) != Some(0) {
+                bill = bill.cut_off();
+            }
+        }
         let Some(settlement) = Settlement::new(asking, bill, body_bytes, &self.policies) else { return };
         match self.wait(Item::Settlement(settlement)) {
             Ok(()) => self.flush(),

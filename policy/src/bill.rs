@@ -1,5 +1,7 @@
 //! What is still to be taken or returned for a request whose response has ended.
 
+use std::cell::OnceCell;
+
 use contract::{BucketTake, Kind, Take};
 
 use crate::cost::Actual;
@@ -7,7 +9,11 @@ use crate::{Ask, Policies, Response};
 
 /// What a request really cost, for those of its policies that settle or refund.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Bill(Vec<Entry>);
+pub struct Bill {
+    entries: Vec<Entry>,
+    /// Whether the body broke off before its end.
+    cut_off: bool,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
@@ -28,18 +34,18 @@ impl Policies {
     /// What a request really cost, by the headers of its response. Of its asks only those count that are `charged`.
     #[must_use]
     pub fn bill(&self, asks: &[Ask], charged: &[bool], response: &impl Response) -> Bill {
-        let status =
-            response.header(":status").and_then(|text| std::str::from_utf8(text).ok()?.parse::<u16>().ok());
+        let found = OnceCell::new();
         let entry = |(index, ask): (usize, &Ask)| {
             let policy = self.get(ask).filter(|_| charged.get(index) == Some(&true))?;
-            let refunded = status.is_some_and(|status| {
-                policy.refund_on.iter().any(|statuses| (statuses.first..=statuses.last).contains(&status))
+            let refunded = policy.refund_on.iter().any(|statuses| {
+                let status = found.get_or_init(|| status(response));
+                status.is_some_and(|status| (statuses.first..=statuses.last).contains(&status))
             });
             let actual =
                 if refunded { Some(Actual::Tokens(0)) } else { policy.settle.as_ref()?.actual(response) };
             Some(Entry { ask: index, actual: actual? })
         };
-        Bill(asks.iter().enumerate().filter_map(entry).collect())
+        Bill { entries: asks.iter().enumerate().filter_map(entry).collect(), cut_off: false }
     }
 }
 
@@ -47,7 +53,14 @@ impl Bill {
     /// Whether [`Bill::takes`] depends on the size of the response's body.
     #[must_use]
     pub fn needs_body_bytes(&self) -> bool {
-        self.0.iter().any(|entry| matches!(entry.actual, Actual::Bytes { .. }))
+        self.entries.iter().any(|entry| matches!(entry.actual, Actual::Bytes { .. }))
+    }
+
+    /// The same for a body that broke off before its end: its size returns nothing, or whoever hangs up early would pay
+    /// next to nothing for what was made ready.
+    #[must_use]
+    pub fn cut_off(self) -> Self {
+        Self { cut_off: true, ..self }
     }
 
     /// What is taken and what is returned, each of the two at most one take; none where what was taken is right.
@@ -55,9 +68,12 @@ impl Bill {
     pub fn takes<'a>(&self, policies: &'a Policies, asks: &'a [Ask], body_bytes: u64) -> Vec<Take<'a>> {
         let mut charge = Vec::new();
         let mut refund = Vec::new();
-        for entry in &self.0 {
+        for entry in &self.entries {
             let Some(ask) = asks.get(entry.ask) else { continue };
-            let actual = entry.actual.tokens(body_bytes);
+            let mut actual = entry.actual.tokens(body_bytes);
+            if self.cut_off && matches!(entry.actual, Actual::Bytes { .. }) {
+                actual = actual.max(ask.cost_tokens);
+            }
             let (list, cost) = match actual.checked_sub(ask.cost_tokens) {
                 Some(0) => continue,
                 Some(more) => (&mut charge, more),
@@ -69,5 +85,26 @@ impl Bill {
             (!buckets.is_empty()).then_some(Take { buckets, kind, follows: false })
         };
         [take(charge, Kind::Charge), take(refund, Kind::Refund)].into_iter().flatten().collect()
+    }
+}
+
+/// The status of a response; where it is an error of gRPC without a message, the HTTP status that means the same.
+///
+/// Source: google.rpc.Code.
+fn status(response: &impl Response) -> Option<u16> {
+    let number = |name| std::str::from_utf8(response.header(name)?).ok()?.parse::<u16>().ok();
+    match number("grpc-status") {
+        None | Some(0) => number(":status"),
+        Some(1) => Some(499),
+        Some(3 | 9 | 11) => Some(400),
+        Some(4) => Some(504),
+        Some(5) => Some(404),
+        Some(6 | 10) => Some(409),
+        Some(7) => Some(403),
+        Some(8) => Some(429),
+        Some(12) => Some(501),
+        Some(14) => Some(503),
+        Some(16) => Some(401),
+        Some(_) => Some(500),
     }
 }

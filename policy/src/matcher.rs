@@ -4,6 +4,7 @@ use ipnet::IpNet;
 use regex::bytes::Regex;
 
 use crate::Request;
+use crate::config::WHOLE_PPM;
 use crate::request::{self, ROUTE_NAME};
 
 /// A condition on a request.
@@ -79,13 +80,18 @@ impl Condition {
                 test.fits(Some(value)) || shown.is_some_and(|shown| test.fits(Some(shown.as_bytes())))
             }),
             // Compared in 64 bits, so that a share of all is all.
-            Self::Share(ppm) => u64::from(by.draw()) * 1_000_000 < u64::from(*ppm) << 32,
+            Self::Share(ppm) => u64::from(by.draw()) * u64::from(WHOLE_PPM) < u64::from(*ppm) << 32,
         }
     }
 
     /// Whether every request meets it.
     pub fn is_always_met(&self) -> bool {
-        matches!(self, Self::All(all) if all.iter().all(Self::is_always_met))
+        match self {
+            Self::All(all) => all.iter().all(Self::is_always_met),
+            Self::Any(any) => any.iter().any(Self::is_always_met),
+            Self::Share(ppm) => *ppm >= WHOLE_PPM,
+            _ => false,
+        }
     }
 
     /// Whether it, or a condition in it, is one that `wanted` is true of.

@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bucket::Limit;
-use contract::{BucketTake, Kind, Take};
+use contract::{BucketTake, Kind, MAX_BUCKETS, Take};
 use sha2::{Digest, Sha256};
 
 use crate::Request;
@@ -16,7 +17,7 @@ use crate::cost::{Cost, Settle};
 use crate::key::Key;
 use crate::matcher::Condition;
 use crate::part::Part;
-use crate::route::Route;
+use crate::route::Memo;
 
 /// A valid configuration.
 #[derive(Clone, Debug)]
@@ -27,6 +28,7 @@ pub struct Policies {
     pub(crate) skip: Vec<Condition>,
     pub(crate) headers: Headers,
     pub(crate) policies: Vec<Policy>,
+    pub(crate) routes: Memo,
 }
 
 /// Where the decisions are made, and how long a request waits for one.
@@ -110,7 +112,7 @@ pub struct Asked {
     /// In the order of the configuration; empty where no policy governs the request.
     pub asks: Vec<Ask>,
     /// What is wrong with the metadata of the request's route, which is then as if it were not there.
-    pub mistakes: Vec<Problem>,
+    pub mistakes: Rc<[Problem]>,
 }
 
 impl Policies {
@@ -152,7 +154,8 @@ impl Policies {
             if !policy.condition.is_met(request) {
                 return None;
             }
-            let (route, _) = context.get_or_init(|| self.context(request));
+            let said = context.get_or_init(|| (!self.skips(request)).then(|| self.route(request)));
+            let route = &said.as_ref()?.route;
             let chosen = match &route.policies {
                 Some(chosen) => chosen.contains(&index),
                 None => !policy.only_if_chosen,
@@ -166,16 +169,19 @@ impl Policies {
             let cost_tokens = route.cost_tokens.unwrap_or_else(|| policy.cost.of(request));
             Some(Ask { policy: index, key, cost_tokens, shadow })
         };
-        let asks = self.policies.iter().enumerate().filter_map(ask).collect();
-        Asked { asks, mistakes: context.into_inner().map(|(_, mistakes)| mistakes).unwrap_or_default() }
+        let mut asks: Vec<Ask> = self.policies.iter().enumerate().filter_map(ask).collect();
+        self.drop_shadows(&mut asks);
+        let said = context.into_inner().flatten();
+        Asked { asks, mistakes: said.map(|said| Rc::clone(&said.mistakes)).unwrap_or_default() }
     }
 
-    /// What holds for every policy of a request: exemption, and what the route says or is mistaken in.
-    fn context(&self, request: &impl Request) -> (Route, Vec<Problem>) {
-        if self.skips(request) {
-            return (Route { skip: true, ..Route::default() }, Vec::new());
+    /// Leaves out the last of those in shadow where all together have more buckets than a take may have: what is only
+    /// watched must not keep the others from being decided.
+    fn drop_shadows(&self, asks: &mut Vec<Ask>) {
+        while self.bucket_count(asks) > MAX_BUCKETS {
+            let Some(last) = asks.iter().rposition(|ask| ask.shadow) else { return };
+            asks.remove(last);
         }
-        self.route(request).map_or_else(|mistakes| (Route::default(), mistakes), |route| (route, Vec::new()))
     }
 
     /// What the sidecar is asked for a request: one take for all that is enforced, then one for each policy in
@@ -268,13 +274,11 @@ impl Policy {
         if self.enforce_ppm >= WHOLE_PPM {
             return true;
         }
-        let draw = if key.is_empty() {
-            request.draw()
-        } else {
-            let digest =
-                Sha256::new().chain_update(&self.name).chain_update("/").chain_update(key).finalize();
-            digest.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes))
-        };
+        let drawn = request.draw().to_be_bytes();
+        let of = if key.is_empty() { &drawn[..] } else { key.as_bytes() };
+        // Hashed with the name, so that neither `percent` nor another policy chooses the same ones.
+        let digest = Sha256::new().chain_update(&self.name).chain_update("/").chain_update(of).finalize();
+        let draw = digest.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
         u64::from(draw) * u64::from(WHOLE_PPM) < u64::from(self.enforce_ppm) << 32
     }
 }

@@ -1,6 +1,7 @@
 //! What a policy may want to know of a request and of its response.
 
 use std::borrow::Cow;
+use std::iter;
 use std::net::{IpAddr, SocketAddr};
 
 use percent_encoding::percent_decode;
@@ -11,6 +12,8 @@ use percent_encoding::percent_decode;
 pub trait Request {
     /// The first value of a header; `name` is in lower case. Also of `:path`, `:method` and `:authority`.
     fn header(&self, name: &str) -> Option<&[u8]>;
+    /// Every line of the header `cookie`, in order: what a client hides in a second line, an upstream finds there.
+    fn cookies(&self) -> impl Iterator<Item = &[u8]>;
     /// An attribute as Envoy encodes it, by its path with the parts separated by NUL, such as [`CLIENT_ADDRESS`].
     fn attribute(&self, path: &str) -> Option<&[u8]>;
     /// A number drawn for this request, always the same, every one of all 32-bit numbers as likely as the others.
@@ -41,21 +44,29 @@ pub fn query<'a>(request: &'a impl Request, name: &str) -> Option<Cow<'a, [u8]>>
     let mut pairs = target.get(start..)?.split(|&byte| byte == b'&');
     pairs.find_map(|pair| {
         let (found, value) = split_at(pair, b'=').unwrap_or((pair, &[]));
-        (!pair.is_empty() && *decoded(found) == *name.as_bytes()).then(|| decoded(value))
+        // A name is never longer than its encoding, nor shorter than a third of it.
+        let may_be = (name.len()..=name.len() * 3).contains(&found.len());
+        (may_be && decode(found).eq(name.bytes())).then(|| decoded(value))
     })
 }
 
+/// The bytes of a name or a value in a query. A plus sign that is not encoded is a space.
+fn decode(text: &[u8]) -> impl Iterator<Item = u8> {
+    let mut parts = text.split(|&byte| byte == b'+');
+    let first = parts.next().unwrap_or_default();
+    percent_decode(first).chain(parts.flat_map(|part| iter::once(b' ').chain(percent_decode(part))))
+}
+
 fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
-    if !text.iter().any(|byte| matches!(byte, b'%' | b'+')) {
-        return Cow::Borrowed(text);
+    if text.iter().any(|byte| matches!(byte, b'%' | b'+')) {
+        return Cow::Owned(decode(text).collect());
     }
-    let spaced: Vec<u8> = text.iter().map(|&byte| if byte == b'+' { b' ' } else { byte }).collect();
-    Cow::Owned(percent_decode(&spaced).collect())
+    Cow::Borrowed(text)
 }
 
 /// The value of the first cookie of a name.
 pub fn cookie<'a>(request: &'a impl Request, name: &str) -> Option<&'a [u8]> {
-    let mut cookies = request.header("cookie")?.split(|&byte| byte == b';');
+    let mut cookies = request.cookies().flat_map(|line| line.split(|&byte| byte == b';'));
     cookies.find_map(|cookie| {
         let (found, value) = split_at(cookie.trim_ascii(), b'=')?;
         (found.trim_ascii() == name.as_bytes()).then(|| value.trim_ascii())
@@ -110,5 +121,6 @@ pub fn as_json(value: &[u8]) -> Option<String> {
         _ => {}
     }
     let number = f64::from_le_bytes(value.try_into().ok()?);
-    (number.fract() == 0.0 && number.abs() < EXACT).then(|| format!("{number:.0}"))
+    // There are two zeros, and a fraction has no short form.
+    (number.fract() == 0.0 && number.abs() < EXACT).then(|| format!("{:.0}", number + 0.0))
 }

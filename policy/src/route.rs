@@ -1,6 +1,8 @@
 //! What a route says of its own limits, in its metadata under the namespace `sluice`.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 
 use prost::Message;
 use prost_types::Struct;
@@ -27,6 +29,20 @@ pub struct Route {
     pub mode: Option<Mode>,
 }
 
+/// What routes said, or what is wrong with it, by their encoded metadata: a route says the same for every request.
+#[derive(Clone, Debug, Default)]
+pub struct Memo(RefCell<HashMap<Vec<u8>, Rc<Said>>>);
+
+/// What a route says, and what is wrong with it: then it is as if it said nothing.
+#[derive(Debug, Default)]
+pub struct Said {
+    pub route: Route,
+    pub mistakes: Rc<[Problem]>,
+}
+
+/// The most routes that are remembered. With more of them all are forgotten, and remembered anew.
+const MAX_REMEMBERED: usize = 1_024;
+
 /// The part of Envoy's `Metadata` that has our namespace.
 #[derive(Clone, PartialEq, Message)]
 struct Metadata {
@@ -41,17 +57,33 @@ impl Policies {
         config::route(metadata.clone(), self).err().unwrap_or_default()
     }
 
-    /// What the request's route says, or what is wrong with it.
-    pub(crate) fn route(&self, request: &impl Request) -> Result<Route, Vec<Problem>> {
+    /// What the request's route says.
+    pub(crate) fn route(&self, request: &impl Request) -> Rc<Said> {
         let encoded = request.attribute(ROUTE_METADATA).unwrap_or_default();
         // Decoding costs more than looking, and most routes say nothing.
         if !encoded.windows(NAMESPACE.len()).any(|window| window == NAMESPACE.as_bytes()) {
-            return Ok(Route::default());
+            return Rc::default();
         }
-        let Ok(mut metadata) = Metadata::decode(encoded) else { return Ok(Route::default()) };
-        match metadata.filter_metadata.remove(NAMESPACE) {
-            Some(ours) => config::route(config::object(ours), self),
-            None => Ok(Route::default()),
+        if let Some(said) = self.routes.0.borrow().get(encoded) {
+            return Rc::clone(said);
+        }
+        let said = Rc::new(self.read_route(encoded));
+        let mut known = self.routes.0.borrow_mut();
+        if known.len() >= MAX_REMEMBERED {
+            known.clear();
+        }
+        known.insert(encoded.to_vec(), Rc::clone(&said));
+        said
+    }
+
+    fn read_route(&self, encoded: &[u8]) -> Said {
+        let metadata = Metadata::decode(encoded).ok();
+        let Some(ours) = metadata.and_then(|mut metadata| metadata.filter_metadata.remove(NAMESPACE)) else {
+            return Said::default();
+        };
+        match config::route(config::object(ours), self) {
+            Ok(route) => Said { route, mistakes: Rc::default() },
+            Err(mistakes) => Said { route: Route::default(), mistakes: mistakes.into() },
         }
     }
 }

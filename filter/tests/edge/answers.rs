@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::fake_host::{Event, callback, host};
-use crate::filter::{Filter, asked, counted, decided, marked, request};
+use crate::filter::{Filter, asked, counted, decided, keys_on_the_way, marked, request};
 
 /// One policy for all, and what else the configuration says.
 fn one_policy(rest: Value) -> Filter {
@@ -238,5 +238,17 @@ fn a_callback_about_nobody_is_ignored() {
     }
     callback(filter.root, || proxy_on_done(filter.root));
     callback(filter.root, || proxy_on_response_headers(999_999, 1, 1));
+    filter.finish();
+}
+
+#[test]
+fn a_cookie_in_a_second_line_is_seen() {
+    let policy =
+        json!({"name": "p", "key": [{"cookie": "session"}], "missing": "skip", "limit": "1 per day"});
+    let mut filter = Filter::configured(&json!({"sidecar": {"cluster": "sluice"}, "policies": [policy]}));
+    let mut headers = request(Some("/"), None);
+    headers.extend([("cookie", b"a=1".to_vec()), ("x-a", Vec::new()), ("cookie", b"session=x\xff".to_vec())]);
+    filter.arrive(headers);
+    assert_eq!(keys_on_the_way(), ["cookie:session=x%FF"]);
     filter.finish();
 }

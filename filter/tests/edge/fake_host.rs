@@ -214,6 +214,27 @@ unsafe extern "C" fn proxy_get_header_map_value(
 }
 
 #[unsafe(no_mangle)]
+unsafe extern "C" fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32 {
+    assert_eq!(map, REQUEST_HEADERS);
+    let headers = called("get_header_map_pairs", |host| {
+        host.requests.get(&host.acting()).expect("headers of a request that is gone were read").clone()
+    });
+    let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap().to_le_bytes();
+    let mut bytes = u32::try_from(headers.len()).unwrap().to_le_bytes().to_vec();
+    for (name, value) in &headers {
+        bytes.extend(length(name.as_bytes()));
+        bytes.extend(length(value));
+    }
+    for (name, value) in &headers {
+        for text in [name.as_bytes(), value] {
+            bytes.extend(text);
+            bytes.push(0);
+        }
+    }
+    unsafe { give(&bytes, data, size) }
+}
+
+#[unsafe(no_mangle)]
 unsafe extern "C" fn proxy_add_header_map_value(
     map: u32,
     key: *const u8,

@@ -24,7 +24,7 @@ fn filter(on_error: &str) -> Filter {
             {
                 "name": "api", "match": {"path": {"prefix": "/api"}}, "key": ["client_address"],
                 "limits": [{"limit": "1 per second"}, {"limit": "1 per day"}],
-                "settle": {"header": "x-tokens-used", "max": 1000}, "refund_on": ["5xx"],
+                "settle": {"header": "x-tokens-used", "max": 1000}, "refund_on": ["4xx", "5xx"],
             },
             {
                 "name": "watched", "match": {"percent": 50}, "key": [], "limit": "1 per day", "mode": "shadow",
@@ -76,6 +76,7 @@ fn run(filter: &mut Filter, step: Step) {
             filter.arrive(request(path, key.as_deref()));
         }
         Step::Respond { to, status, tokens, body_bytes } => {
+            host(|host| host.attributes.insert("response\0flags", (body_bytes % 2).to_le_bytes().to_vec()));
             let waiting_for_upstream = filter.answered.iter().filter(|(_, answered)| **answered);
             let ids: Vec<u32> = waiting_for_upstream.map(|(id, _)| *id).collect();
             if !ids.is_empty() {
@@ -120,14 +121,24 @@ proptest! {
 
     #[test]
     fn what_is_settled_was_taken(steps in prop::collection::vec(steps(), 0..100)) {
+        // What is denied would be returned if it were billed by its own status.
         let mut filter = filter("allow");
         let (mut taken, mut refunded) = (BTreeMap::new(), BTreeMap::new());
         for step in steps {
-            let decided = matches!(step, Step::Decide(_)) && host(|host| !host.callouts.is_empty());
-            let takes = if decided { asked().takes } else { Vec::new() };
+            let pattern = match &step {
+                Step::Decide(pattern) if host(|host| !host.callouts.is_empty()) => pattern.clone(),
+                _ => Vec::new(),
+            };
+            let takes = if pattern.is_empty() { Vec::new() } else { asked().takes };
             run(&mut filter, step);
-            for take in takes {
-                let into = if take.kind == Kind::Refund { &mut refunded } else { &mut taken };
+            let mut leader_allowed = true;
+            for (take, &allowed) in takes.into_iter().zip(pattern.iter().cycle()) {
+                leader_allowed = if take.follows { leader_allowed } else { allowed };
+                let into = match take.kind {
+                    Kind::Refund => &mut refunded,
+                    Kind::Take if allowed && leader_allowed => &mut taken,
+                    Kind::Take | Kind::Charge => continue,
+                };
                 for bucket in take.buckets {
                     *into.entry((bucket.policy, bucket.key)).or_insert(0) += bucket.cost;
                 }

@@ -63,6 +63,7 @@ fn only_a_policy_that_settles_looks_at_the_response() {
     let mut refunding = policy.clone();
     refunding["refund_on"] = json!(["5xx"]);
     let mut expected = lone.clone();
-    *expected.entry("get_header_map_value").or_default() += 1;
+    // The status, and that of gRPC.
+    *expected.entry("get_header_map_value").or_default() += 2;
     assert_eq!(calls(json!([refunding]), "/"), expected);
 }

@@ -13,7 +13,9 @@ fn filter(policy: Value) -> Filter {
 }
 
 fn by_header() -> Filter {
-    filter(json!({"cost": 3, "settle": {"header": "x-tokens-used", "max": 1000}}))
+    // What is denied or fails would be returned, were it billed.
+    let refunds = ["429", "503"];
+    filter(json!({"cost": 3, "settle": {"header": "x-tokens-used", "max": 1000}, "refund_on": refunds}))
 }
 
 /// A request that passes, and is answered so by its upstream.
@@ -109,6 +111,26 @@ fn a_body_is_settled_by_what_was_sent_of_it() {
     filter.leave(id);
     assert!(host(|host| host.callouts.is_empty()), "what is not known is not charged");
     assert_eq!(counted("sluice.settle_failed"), 1);
+    filter.finish();
+}
+
+#[test]
+fn who_hangs_up_early_gets_nothing_back() {
+    let mut filter = filter(json!({"cost": 3, "settle": {"bytes_per_token": 1000, "max": 100}}));
+    let sent = |bytes: u64, flags: u64| {
+        host(|host| {
+            host.attributes.insert("response\0size", bytes.to_le_bytes().to_vec());
+            host.attributes.insert("response\0flags", flags.to_le_bytes().to_vec());
+        });
+    };
+    let cut_off = passed(&mut filter, &[(":status", "200")]);
+    sent(0, 1 << 14);
+    filter.leave(cut_off);
+    assert!(host(|host| host.callouts.is_empty()));
+    let whole = passed(&mut filter, &[(":status", "200")]);
+    sent(0, 0);
+    filter.leave(whole);
+    assert_eq!(settlement(), (Kind::Refund, "header:x-api-key=alice".to_owned(), 3));
     filter.finish();
 }
 

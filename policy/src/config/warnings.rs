@@ -1,6 +1,7 @@
 //! What is allowed, and yet most likely not what its author wants.
 
 use bucket::{EXACT, Limit};
+use contract::MAX_BUCKETS;
 
 use super::error::{Place, Problem, Step};
 use crate::matcher::{Condition, Test};
@@ -10,7 +11,17 @@ impl Policies {
     /// Traps: what is allowed, and yet most likely not what its author wants.
     #[must_use]
     pub fn warnings(&self) -> Vec<Problem> {
-        self.policies.iter().flat_map(|policy| policy.warnings()).collect()
+        let asked =
+            self.policies.iter().filter(|policy| policy.mode == Mode::Enforce && !policy.only_if_chosen);
+        let limits: usize = asked.map(|policy| policy.limits.len()).sum();
+        let too_many = (limits > MAX_BUCKETS).then(|| Problem {
+            place: Place(vec![Step::Field("policies".to_owned())]),
+            message: format!(
+                "together they have {limits} limits, and a request that more than {MAX_BUCKETS} of them govern gets \
+                 `on_error`: make sure by their conditions that none is governed by so many"
+            ),
+        });
+        too_many.into_iter().chain(self.policies.iter().flat_map(|policy| policy.warnings())).collect()
     }
 }
 

@@ -237,7 +237,9 @@ fn each_header_can_be_switched() {
     let (allowed, denied) = with(json!({"x_ratelimit": false, "ratelimit": false, "debug": true}));
     assert_eq!(allowed, ["x-sluice-decision: decision=allowed policy=minute remaining=59"]);
     assert!(
-        denied.contains(&"x-sluice-decision: decision=denied policy=minute remaining=0 reason=used_up".to_owned()),
+        denied.contains(
+            &"x-sluice-decision: decision=denied policy=minute remaining=0 reason=used_up".to_owned()
+        ),
         "{denied:?}"
     );
     let of = |upstream: &str| policies_with(json!({"headers": {"upstream": upstream}})).upstream_headers();
@@ -315,6 +317,10 @@ fn a_mistake_in_an_answer_is_told() {
         (
             json!({"denied": {"headers": {"Content-Length": "5"}}}),
             "denied.headers.Content-Length: found \"Content-Length\", which Envoy itself sets",
+        ),
+        (
+            json!({"denied": {"headers": {"x-A": "1", "x-a": "2"}}}),
+            "denied.headers.x-a: found \"x-a\" twice, in capitals and not",
         ),
         (
             json!({"denied": {"body": "x".repeat(20_000)}}),

@@ -146,9 +146,11 @@ fn a_skip_list_exempts() {
     assert!(governed(&Sent::get("/").method("POST").from("10.1.2.3:4")));
     assert!(governed(&Sent::get("/")));
     let mut everything = config;
-    everything["skip"][1] = json!({"all": [{}]});
-    let told = read(&everything).expect_err("refused");
-    assert!(told.contains("skip[1]: found no condition; this would exempt every request"), "{told}");
+    for all in [json!({"all": [{}]}), json!({"any": [{"method": ["GET"]}, {}]}), json!({"percent": 100})] {
+        everything["skip"][1] = all;
+        let told = read(&everything).expect_err("refused");
+        assert!(told.contains("skip[1]: found no condition; this would exempt every request"), "{told}");
+    }
 }
 
 #[test]
@@ -260,8 +262,16 @@ fn a_mistake_in_a_condition_is_told() {
 fn regexes_are_bounded_in_number_and_linear_in_time() {
     let many: Vec<Value> = (0..300).map(|n| json!({"path": {"regex": format!("/{n}")}})).collect();
     let told = error("match", json!({"any": many}));
-    assert_eq!(told.matches("found more than 256 regular expressions").count(), 1, "{told}");
-    // What takes exponential time where a matcher goes back: it ends at all.
-    let nasty = json!({"path": {"regex": "(/a*)*(/a*)*b"}});
-    assert!(!governs(&nasty, &Sent::get(&"/a".repeat(5_000))));
+    assert_eq!(told.matches("found more than 64 regular expressions").count(), 1, "{told}");
+    // What takes exponential time where a matcher goes back, and what has as many states as are accepted: they end.
+    for nasty in ["(/a*)*(/a*)*b", ".*a.{600}b", "/(?:[a-z]*[a-z0-9]*){120}X"] {
+        let condition = json!({"path": {"regex": nasty}});
+        assert!(!governs(&condition, &Sent::get(&"/a".repeat(30_000))), "{nasty}");
+    }
+}
+
+#[test]
+fn a_comment_in_a_regex_hides_nothing() {
+    let condition = json!({"path": {"regex": "(?x) /a [0-9]  # a number"}});
+    assert!(governs(&condition, &Sent::get("/a1")) && !governs(&condition, &Sent::get("/a1x")));
 }

@@ -125,6 +125,9 @@ fn what_a_response_tells_is_taken_or_returned() {
     assert_eq!(settled(&by_size, &Got(&[]), u64::MAX), ["Charge 97"]);
     let asks = asks(&by_size, &Sent::get("/"));
     assert!(by_size.bill(&asks, &[true], &Got(&[])).needs_body_bytes());
+    let broken = by_size.bill(&asks, &[true], &Got(&[])).cut_off();
+    assert_eq!(broken.takes(&by_size, &asks, 1024), [], "who hangs up gets nothing back");
+    assert_eq!(broken.takes(&by_size, &asks, 4096)[0].buckets[0].cost, 1, "and pays for what was sent");
     assert_eq!(by_size.bill(&asks, &[false], &Got(&[])).takes(&by_size, &asks, 9), [], "nothing was taken");
 }
 
@@ -141,6 +144,13 @@ fn a_status_can_return_what_was_taken() {
     for status in ["200", "403", "499"] {
         let got = Got(Box::leak(Box::new([(":status", status), ("x-used", "50")])));
         assert_eq!(settled(&refunding, &got, 0), ["Charge 47"], "{status}");
+    }
+    // Without a message gRPC tells its status in the headers; otherwise in trailers, which come too late.
+    let grpc = |code| Got(Box::leak(Box::new([(":status", "200"), ("grpc-status", code)])));
+    for (code, refunded) in
+        [("14", true), ("13", true), ("5", true), ("2", true), ("99", true), ("0", false), ("7", false)]
+    {
+        assert_eq!(settled(&refunding, &grpc(code), 0).len(), usize::from(refunded), "{code}");
     }
     assert!(!one("cost", json!(1)).settles(&asks(&one("cost", json!(1)), &Sent::get("/"))));
 }
@@ -237,6 +247,12 @@ fn a_mistake_in_a_limit_or_a_cost_is_told() {
     );
     let told = wrong(json!({"name": "p", "key": [], "burst": 5, "limits": [{"limit": "1 per day"}]}));
     assert!(told.contains("policies[0].burst: found a burst beside `limits`"), "{told}");
+    for cost in [json!(0), json!({"header": "x", "max": 5})] {
+        let settle = json!({"header": "y", "max": 5});
+        let told =
+            wrong(json!({"name": "p", "key": [], "limit": "1 per day", "cost": cost, "settle": settle}));
+        assert!(told.contains("policies[0].cost: found a cost that may be 0 beside `settle`"), "{told}");
+    }
     let told = wrong(json!({"name": "p", "key": [], "limits": []}));
     assert!(told.contains("policies[0].limits: found 0 limits; write 1 to 8"), "{told}");
 }

@@ -106,6 +106,21 @@ fn a_parameter_is_the_same_however_it_is_encoded() {
 }
 
 #[test]
+fn a_cookie_does_not_hide_in_another_line() {
+    let of = |lines: &[&str]| {
+        let sent = lines.iter().fold(Sent::get("/"), |sent, line| sent.header("cookie", line));
+        key_of(&json!([{"cookie": "session"}]), &sent)
+    };
+    assert_eq!(of(&["a=1", "session=x"]), "cookie:session=x");
+    assert_eq!(
+        of(&["a=1; b=2", " session = x ;c", "session=y"]),
+        "cookie:session=x",
+        "the first of all lines"
+    );
+    assert_eq!(of(&["sessions=1", "asession=2; session"]), "cookie:session");
+}
+
+#[test]
 fn a_host_is_the_same_whatever_its_case_and_port() {
     let of = |host: &str| key_of(&json!(["host"]), &Sent::get("/").header(":authority", host));
     for host in ["a.example", "A.EXAMPLE", "a.example:80", "a.example.", "A.example.:443"] {

@@ -47,6 +47,22 @@ fn shadows_stand_alone_where_nothing_is_enforced() {
 }
 
 #[test]
+fn shadows_make_way_for_what_is_enforced() {
+    let policy = |number: usize, mode: &str| {
+        json!({
+            "name": format!("{mode}{number}"), "key": [], "mode": mode,
+            "limits": (1..=8).map(|days| json!({"limit": format!("1 per {days}d")})).collect::<Vec<_>>(),
+        })
+    };
+    let enforced = (0..7).map(|number| policy(number, "enforce"));
+    let all = [policy(0, "shadow"), policy(1, "shadow")].into_iter().chain(enforced).collect();
+    let policies = policies(Value::Array(all));
+    let asks = asks(&policies, &Sent::get("/"));
+    assert_eq!(policies.bucket_count(&asks), 64);
+    assert_eq!(asks.iter().filter(|ask| ask.shadow).count(), 1, "the last one is left out");
+}
+
+#[test]
 fn a_share_of_the_keys_is_enforced_always_the_same_and_ever_more() {
     let enforced = |percent: Value| -> Vec<bool> {
         let policy = json!([{"name": "p", "key": [{"header": "a"}], "limit": "1 per day", "enforce_percent": percent}]);
@@ -65,8 +81,22 @@ fn a_share_of_the_keys_is_enforced_always_the_same_and_ever_more() {
 #[test]
 fn where_all_share_one_key_a_share_of_the_requests_is_meant() {
     let half = policies(json!([{"name": "p", "key": [], "limit": "1 per day", "enforce_percent": 50}]));
-    assert_eq!(told(&half, &Sent::get("/").drawing(0)), ["p"]);
-    assert_eq!(told(&half, &Sent::get("/").drawing(u32::MAX)), ["p?"]);
+    let enforced = (0..2_000_u32).filter(|draw| told(&half, &Sent::get("/").drawing(*draw)) == ["p"]).count();
+    assert!((900..1_100).contains(&enforced), "{enforced}");
+}
+
+#[test]
+fn who_is_enforced_does_not_depend_on_who_is_matched() {
+    let policy = json!([{
+        "name": "p", "match": {"percent": 50}, "key": [], "limit": "1 per day", "enforce_percent": 50,
+    }]);
+    let policies = policies(policy);
+    let drawn: Vec<String> = (0..2_000_u32)
+        .flat_map(|draw| told(&policies, &Sent::get("/").drawing(draw.wrapping_mul(2_654_435_761))))
+        .collect();
+    let enforced = drawn.iter().filter(|told| *told == "p").count();
+    assert!((900..1_100).contains(&drawn.len()), "{}", drawn.len());
+    assert!((400..600).contains(&enforced), "{enforced}");
 }
 
 #[test]

@@ -53,6 +53,10 @@ impl Request for Sent {
         first(&self.headers, name)
     }
 
+    fn cookies(&self) -> impl Iterator<Item = &[u8]> {
+        self.headers.iter().filter(|(name, _)| name == "cookie").map(|(_, value)| value.as_slice())
+    }
+
     fn attribute(&self, path: &str) -> Option<&[u8]> {
         first(&self.attributes, path)
     }
@@ -91,7 +95,7 @@ pub fn error(field: &str, value: Value) -> String {
 
 pub fn asks(policies: &Policies, sent: &Sent) -> Vec<Ask> {
     let asked = policies.asks(sent);
-    assert_eq!(asked.mistakes, []);
+    assert_eq!(asked.mistakes.to_vec(), []);
     asked.asks
 }
 

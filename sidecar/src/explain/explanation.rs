@@ -75,7 +75,7 @@ impl Explanation {
         for draw in (0..draws).map(|number| (u64::from(number) << 32).div_ceil(u64::from(draws))) {
             let draw = u32::try_from(draw).unwrap_or(u32::MAX);
             let asked = policies.asks(&Drawn { request, draw });
-            route_mistakes = asked.mistakes;
+            route_mistakes = asked.mistakes.to_vec();
             for ask in asked.asks {
                 let Some(tally) = all.get_mut(ask.policy) else { continue };
                 tally.asked += 1;

@@ -114,6 +114,10 @@ impl policy::Request for Drawn<'_> {
         self.request.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_bytes())
     }
 
+    fn cookies(&self) -> impl Iterator<Item = &[u8]> {
+        self.request.headers.iter().filter(|(known, _)| known == "cookie").map(|(_, value)| value.as_bytes())
+    }
+
     fn attribute(&self, path: &str) -> Option<&[u8]> {
         self.request.attributes.get(path).map(Vec::as_slice)
     }

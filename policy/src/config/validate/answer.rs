@@ -1,6 +1,6 @@
 //! Answers, from written to valid.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::name::is_token;
 use crate::answer::{BadTemplate, Denied, Headers, TOO_MANY_REQUESTS, Template, UpstreamHeaders, WORDS};
@@ -21,8 +21,17 @@ const MAX_HEADERS: usize = 16;
 const MAX_HEADER_BYTES: usize = 1_024;
 
 /// Headers that belong to the message or to the connection.
-const NOT_OURS: [&str; 7] =
-    ["content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "keep-alive"];
+const NOT_OURS: [&str; 9] = [
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "upgrade",
+    "te",
+    "trailer",
+    "keep-alive",
+    "grpc-status",
+    "grpc-message",
+];
 
 pub fn headers(written: WrittenHeaders, spot: &Spot<'_>) -> Headers {
     let switch = |later: Later<bool>, name: &str, default| later.read(&spot.field(name)).unwrap_or(default);
@@ -79,10 +88,13 @@ fn own_headers(written: Later<BTreeMap<String, Later<String>>>, spot: &Spot<'_>)
     if found.len() > MAX_HEADERS {
         spot.problem(format!("found {} headers; there may be at most {MAX_HEADERS}", found.len()));
     }
+    let mut names = HashSet::new();
     let headers = found.into_iter().filter_map(|(name, written)| {
         let spot = spot.field(&name);
         let lower = name.to_ascii_lowercase();
-        if !is_token(&name) {
+        if !names.insert(lower.clone()) {
+            spot.problem(format!("found {lower:?} twice, in capitals and not; write it once"));
+        } else if !is_token(&name) {
             spot.problem(format!("found {name:?}; write the name of a header, such as \"x-reason\""));
         } else if NOT_OURS.contains(&lower.as_str()) {
             spot.problem(format!("found {name:?}, which Envoy itself sets; leave it out"));

@@ -16,8 +16,11 @@ use crate::matcher::{Condition, HostName, Test};
 /// The largest regular expression once it is compiled, in bytes.
 const MAX_REGEX_BYTES: usize = 64 << 10;
 
+/// The most memory in which a regular expression remembers the states that it met, in bytes.
+const MAX_REGEX_CACHE_BYTES: usize = 256 << 10;
+
 /// The most regular expressions of one filter.
-const MAX_REGEXES: usize = 256;
+const MAX_REGEXES: usize = 64;
 
 /// The deepest that conditions may nest.
 const MAX_DEPTH: usize = 16;
@@ -40,7 +43,9 @@ impl Regexes {
             }
             return None;
         }
-        let compiled = build(pattern).and_then(|_| build(&format!("^(?:{pattern})$")));
+        // A comment at the end, which the flag x allows, would hide the closing bracket: a line break ends it.
+        let whole = || build(&format!("^(?:{pattern})$")).or_else(|_| build(&format!("^(?:{pattern}\n)$")));
+        let compiled = build(pattern).and_then(|_| whole());
         match compiled {
             Ok(regex) => Some(Test::Regex(regex)),
             Err(regex::Error::CompiledTooBig(_)) => {
@@ -64,6 +69,7 @@ fn build(pattern: &str) -> Result<Regex, regex::Error> {
     RegexBuilder::new(pattern)
         .unicode(false)
         .size_limit(MAX_REGEX_BYTES)
+        .dfa_size_limit(MAX_REGEX_CACHE_BYTES)
         .nest_limit(MAX_REGEX_NESTING)
         .build()
 }
@@ -176,7 +182,15 @@ fn on_path(written: WrittenPath, spot: &Spot<'_>, regexes: &Regexes) -> Option<C
             literal(&text, "prefix");
             Test::Prefix(text)
         }
-        WrittenPath::Regex(pattern) => regexes.compile(&pattern, &spot.field("regex"))?,
+        WrittenPath::Regex(pattern) => {
+            let begins_otherwise = pattern.starts_with(|first: char| first.is_ascii_alphanumeric());
+            if pattern.is_empty() || (begins_otherwise && !pattern.contains('|')) {
+                let message =
+                    format!("found {pattern:?}; the whole path must match, and a path begins with `/`");
+                spot.field("regex").problem(message);
+            }
+            regexes.compile(&pattern, &spot.field("regex"))?
+        }
     };
     Some(Condition::Path(test))
 }
@@ -252,6 +266,13 @@ fn networks(written: Later<Vec<String>>, spot: &Spot<'_>) -> Option<Condition> {
             ));
             return None;
         };
+        if let IpNet::V6(v6) = network
+            && let Some(v4) = v6.network().to_ipv4_mapped()
+        {
+            spot.problem(format!(
+                "found {text:?}; such a client is known by its IPv4 address: write {v4} and its prefix"
+            ));
+        }
         if network.trunc() != network {
             spot.problem(format!(
                 "found {text:?}, which is an address within a network; did you mean {}?",

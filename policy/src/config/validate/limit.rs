@@ -124,7 +124,7 @@ pub fn cost(written: WrittenCost, spot: &Spot<'_>) -> Cost {
     match written {
         WrittenCost::Fixed(found) => Cost::Fixed(tokens(found, spot)),
         WrittenCost::Header(WrittenHeaderCost { header, default, min, max }) => {
-            let name = name::header(&header, &spot.field("header"));
+            let name = name::any_header(&header, &spot.field("header"));
             let max = tokens(max, &spot.field("max"));
             let min = min.map_or(0, |found| tokens(found, &spot.field("min")));
             if min > max {
@@ -146,7 +146,7 @@ pub fn cost(written: WrittenCost, spot: &Spot<'_>) -> Cost {
 pub fn settle(written: WrittenSettle, spot: &Spot<'_>) -> Option<Settle> {
     let max = tokens(written.max, &spot.field("max"));
     let source = match (written.header, written.bytes_per_token) {
-        (Some(header), None) => SettleSource::Header(name::header(&header, &spot.field("header"))),
+        (Some(header), None) => SettleSource::Header(name::any_header(&header, &spot.field("header"))),
         (None, Some(Whole(bytes))) => {
             if bytes == 0 {
                 spot.field("bytes_per_token")

@@ -23,6 +23,7 @@ use super::written::{Written, WrittenMode, WrittenOnError, WrittenSidecar};
 use crate::answer::Denied;
 use crate::key::HashSecret;
 use crate::matcher::Condition;
+use crate::route::Memo;
 use crate::{Mode, OnError, Policies, Policy, Sidecar};
 
 pub use route::route;
@@ -108,7 +109,7 @@ fn whole(value: Value, root: &Spot<'_>) -> Option<Policies> {
     names_are_unique(&policies, &spot("policies"));
     few_enough_everywhere(&policies, &spot("policies"));
     let domain = domain.unwrap_or_else(|| "default".to_owned());
-    Some(Policies { sidecar: sidecar?, domain, skip, headers, policies })
+    Some(Policies { sidecar: sidecar?, domain, skip, headers, policies, routes: Memo::default() })
 }
 
 fn sidecar(written: WrittenSidecar, spot: &Spot<'_>) -> Sidecar {
@@ -189,12 +190,13 @@ impl Policy {
 
 /// A take has at most so many buckets, and a request that needs more could not be decided.
 fn few_enough_everywhere(policies: &[Policy], spot: &Spot<'_>) {
-    let everywhere =
-        policies.iter().filter(|policy| policy.condition.is_always_met() && !policy.only_if_chosen);
+    let everywhere = policies.iter().filter(|policy| {
+        policy.condition.is_always_met() && !policy.only_if_chosen && policy.mode == Mode::Enforce
+    });
     let limits: usize = everywhere.map(|policy| policy.limits.len()).sum();
     if limits > MAX_BUCKETS {
         spot.problem(format!(
-            "found {limits} limits in policies without `match`; at most {MAX_BUCKETS} may govern one request: add \
+            "found {limits} limits in enforced policies without `match`; at most {MAX_BUCKETS} may govern one request: add \
              conditions"
         ));
     }

@@ -16,18 +16,23 @@ pub fn of_limit(name: &str, spot: &Spot<'_>) {
     }
 }
 
-/// The name of a header, in lower case.
+/// The name of a request header, in lower case. Some have names of their own in the language.
 pub fn header(name: &str, spot: &Spot<'_>) -> String {
-    let mend = match name {
-        ":path" => Some("path"),
-        ":method" => Some("method"),
-        ":authority" | "host" | "Host" => Some("host"),
-        "cookie" | "Cookie" => Some("cookie"),
-        _ => None,
+    let lower = name.to_ascii_lowercase();
+    let mend = match lower.as_str() {
+        ":path" => "path",
+        ":method" => "method",
+        ":authority" | "host" => "host",
+        "cookie" => "cookie",
+        _ => return any_header(name, spot),
     };
-    if let Some(mend) = mend {
-        spot.problem(format!("found {name:?}; write `{mend}` instead, which reads it as it is meant"));
-    } else if !is_token(name) {
+    spot.problem(format!("found {name:?}; write `{mend}` instead, which reads it as it is meant"));
+    lower
+}
+
+/// The name of a header of a request or a response, in lower case.
+pub fn any_header(name: &str, spot: &Spot<'_>) -> String {
+    if !is_token(name) {
         spot.problem(format!("found {name:?}; write the name of a header, such as \"x-api-key\""));
     }
     name.to_ascii_lowercase()

@@ -21,8 +21,15 @@ pub fn policy(written: WrittenPolicy, place: usize, spot: &Spot<'_>, defaults: &
     let parts = written.key.read(&spot.field("key")).unwrap_or_default();
     let key = key::key(parts, skip_missing, &spot.field("key"), defaults.secret.as_ref());
     let cost = written.cost.read(&spot.field("cost")).map(|found| limit::cost(found, &spot.field("cost")));
+    let cost = cost.unwrap_or(Cost::Fixed(1));
     let settle = spot.field("settle");
     let settle = written.settle.read(&settle).and_then(|found| limit::settle(found, &settle));
+    if settle.is_some() && cost.bounds().0 == 0 {
+        spot.field("cost").problem(
+            "found a cost that may be 0 beside `settle`: what takes nothing is never denied, however much is owed; write \
+             at least 1, as a number or as `min`",
+        );
+    }
     let own_mode = written.mode.read(&spot.field("mode")).map_or(defaults.mode, mode);
     let enforce = spot.field("enforce_percent");
     let percent = written.enforce_percent.read(&enforce);
@@ -37,7 +44,7 @@ pub fn policy(written: WrittenPolicy, place: usize, spot: &Spot<'_>, defaults: &
         place,
         condition: condition.unwrap_or(Condition::All(Vec::new())),
         key,
-        cost: cost.unwrap_or(Cost::Fixed(1)),
+        cost,
         settle,
         refund_on: written.refund_on.read(&spot.field("refund_on")).unwrap_or_default(),
         mode: own_mode,
