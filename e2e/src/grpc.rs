@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::thread;
 
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 
@@ -72,7 +72,8 @@ pub fn call(to: SocketAddr, method: &str, headers: &[(&str, &str)]) -> GrpcAnswe
     })
 }
 
-/// An upstream that answers each call with an empty message and status 0. Its thread ends with the process.
+/// An upstream that answers each call with an empty message and status 0, or without a message and with the status that
+/// the request wants in `x-echo-grpc-status`. Its thread ends with the process.
 ///
 /// # Panics
 /// Where no port is to be had.
@@ -93,14 +94,18 @@ async fn serve(stream: std::net::TcpStream) -> Result<(), h2::Error> {
     stream.set_nonblocking(true).expect("a socket");
     let mut connection = h2::server::handshake(TcpStream::from_std(stream).expect("a socket")).await?;
     while let Some(request) = connection.accept().await {
-        let (_, mut answer) = request?;
-        let head = Response::builder().header("content-type", "application/grpc").body(()).expect("a head");
-        let mut body = answer.send_response(head, false)?;
+        let (request, mut answer) = request?;
+        let head = Response::builder().header("content-type", "application/grpc");
+        if let Some(status) = request.headers().get("x-echo-grpc-status") {
+            let head = head.header("grpc-status", status).body(()).expect("a head");
+            answer.send_response(head, true)?;
+            continue;
+        }
+        let mut body = answer.send_response(head.body(()).expect("a head"), false)?;
         body.send_data(vec![0; 5].into(), false)?;
-        body.send_trailers(HeaderMap::from_iter([(
-            "grpc-status".parse().expect("a name"),
-            "0".parse().expect("a value"),
-        )]))?;
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", HeaderValue::from_static("0"));
+        body.send_trailers(trailers)?;
     }
     Ok(())
 }

@@ -2,9 +2,9 @@
 
 use std::thread;
 
-use e2e::{PATIENCE, PATIENT, ask, await_counter, governed_by, remaining, statuses, strict};
+use e2e::{PATIENCE, PATIENT, ask, await_counter, governed_by, grpc, remaining, statuses, strict};
 use fleet::http::{self, Answer, Request};
-use fleet::{Fleet, Store, eventually};
+use fleet::{Fleet, FleetBuilder, Store, eventually};
 use serde_json::{Value, json};
 
 /// A policy for the paths below its name, for each API key.
@@ -23,7 +23,7 @@ fn at(name: &str, fields: Value) -> Value {
     policy
 }
 
-fn fleet(policies: Value) -> Fleet {
+fn builder(policies: Value) -> FleetBuilder {
     let mut configuration = strict(&policies);
     // Longer than a sidecar stands still here.
     configuration["sidecar"]["timeout"] = json!("60s");
@@ -31,13 +31,18 @@ fn fleet(policies: Value) -> Fleet {
         json!({"name": "nowhere", "type": "STATIC", "load_assignment": {"cluster_name": "nowhere"}});
     let builder =
         Fleet::builder().filter_configuration(configuration).sidecar_args(PATIENT).store(Store::Redis);
-    let builder = builder.adjust(move |config| {
+    builder.adjust(move |config| {
         config.tree()["static_resources"]["clusters"].as_array_mut().expect("clusters").push(nowhere.clone());
-        let route = json!({"match": {"path": "/failed/nowhere"}, "route": {"cluster": "nowhere"}});
-        config.routes()?.as_array_mut().expect("routes").insert(0, route);
+        let nowhere = json!({"match": {"path": "/failed/nowhere"}, "route": {"cluster": "nowhere"}});
+        let mut look = json!({"match": {"path": "/said/look"}, "route": {"cluster": "upstream"}});
+        look["metadata"] = json!({"filter_metadata": {"sluice": {"cost": 0}}});
+        config.routes()?.as_array_mut().expect("routes").splice(0..0, [nowhere, look]);
         Ok(())
-    });
-    builder.start().expect("a fleet")
+    })
+}
+
+fn fleet(policies: Value) -> Fleet {
+    builder(policies).start().expect("a fleet")
 }
 
 /// Whole tokens in a client's bucket as Redis keeps it, below zero in debt; `None` where it is full.
@@ -166,11 +171,43 @@ fn what_it_really_cost_is_taken_or_returned_in_the_end() {
     await_counter(&fleet, "settle_failed", 0);
 }
 
+/// Or whoever hangs up early would pay next to nothing for what was made ready.
+#[test]
+fn a_body_that_breaks_off_returns_nothing() {
+    let fleet = fleet(json!([at(
+        "bytes",
+        json!({"cost": 40, "settle": {"bytes_per_token": 1_u64 << 40, "max": 50}})
+    )]));
+    let large = get("/bytes").header("x-echo-body-bytes", "50000000");
+    let (answer, stream) = large.open(fleet.envoy(0).addr()).expect("the head of an answer");
+    assert_eq!(remaining(&answer), Some(960));
+    drop(stream);
+    let active = || fleet.envoy(0).stat("http.ingress.downstream_rq_active").ok();
+    eventually(PATIENCE, "it is over", || (active()? == 0).then_some(())).expect("over");
+    assert_eq!(ask(&fleet, get("/bytes")).status, 200);
+    // Of the second 39 come back.
+    await_kept(&fleet, "bytes", "alice", Some(959));
+    await_counter(&fleet, "settled", 1);
+}
+
+/// gRPC answers 200 whatever happened. Without a message it tells in the headers what did.
+#[test]
+fn an_error_of_grpc_is_returned_like_the_status_that_means_the_same() {
+    let builder = builder(json!([at("shop.Cart", json!({"refund_on": ["5xx"]}))])).upstream(grpc::upstream());
+    let fleet = builder.adjust(|config| config.http2("upstream").map(drop)).start().expect("a fleet");
+    for (client, status, expected) in [("a", "14", None), ("b", "5", Some(999)), ("c", "13", None)] {
+        let headers = [("x-api-key", client), ("x-echo-grpc-status", status)];
+        let answer = grpc::call(fleet.envoy(0).addr(), "/shop.Cart/Add", &headers);
+        assert_eq!(answer.status().map(|status| status.to_string()).as_deref(), Some(status));
+        await_kept(&fleet, "shop.Cart", client, expected);
+    }
+    let answer = grpc::call(fleet.envoy(0).addr(), "/shop.Cart/Add", &[("x-api-key", "d")]);
+    assert_eq!((answer.status(), kept(&fleet, "shop.Cart", "d")), (Some(0), Some(999)));
+}
+
 #[test]
 fn whoever_is_in_debt_is_denied_and_may_look() {
-    let cost = json!({"header": "x-cost", "default": 1, "max": 10});
-    let fleet =
-        fleet(json!([at("said", json!({"cost": cost, "settle": {"header": "x-used", "max": 5_000}}))]));
+    let fleet = fleet(json!([at("said", json!({"settle": {"header": "x-used", "max": 5_000}}))]));
     let used = get("/said").header("x-echo-header", "x-used: 1500");
     assert_eq!(remaining(&ask(&fleet, used)), Some(999), "it could not be known yet");
     await_kept(&fleet, "said", "alice", Some(-500));
@@ -178,7 +215,7 @@ fn whoever_is_in_debt_is_denied_and_may_look() {
     assert_eq!((denied.status, remaining(&denied)), (429, Some(0)));
     let wait: u64 = denied.header("retry-after").expect("retry-after").parse().expect("seconds");
     assert!((500 * 86_400..=501 * 86_400).contains(&wait), "until the debt is paid: {wait} s");
-    let look = ask(&fleet, get("/said").header("x-cost", "0"));
+    let look = ask(&fleet, get("/said/look"));
     assert_eq!((look.status, remaining(&look)), (200, Some(0)), "what takes nothing is not denied");
 }
 

@@ -55,7 +55,7 @@ fn of_requests() -> Vec<Shown> {
             json!([{"cookie": "session"}]),
             [
                 get("/cookie").header("cookie", "a=b; session=s1"),
-                get("/cookie").header("cookie", "session=s1; session=s2"),
+                get("/cookie").header("cookie", "x=y").header("cookie", "session=s1; session=s2"),
             ],
             get("/cookie").header("cookie", "session=s2"),
             "cookie:session=s1",
