@@ -178,10 +178,21 @@ impl Policies {
     /// Leaves out the last of those in shadow where all together have more buckets than a take may have: what is only
     /// watched must not keep the others from being decided.
     fn drop_shadows(&self, asks: &mut Vec<Ask>) {
-        while self.bucket_count(asks) > MAX_BUCKETS {
-            let Some(last) = asks.iter().rposition(|ask| ask.shadow) else { return };
-            asks.remove(last);
+        let mut beyond = self.bucket_count(asks).saturating_sub(MAX_BUCKETS);
+        if beyond == 0 {
+            return;
         }
+        let mut kept = Vec::with_capacity(asks.len());
+        while let Some(ask) = asks.pop() {
+            let buckets = self.bucket_count(std::slice::from_ref(&ask));
+            if ask.shadow && beyond > 0 {
+                beyond = beyond.saturating_sub(buckets);
+            } else {
+                kept.push(ask);
+            }
+        }
+        kept.reverse();
+        *asks = kept;
     }
 
     /// What the sidecar is asked for a request: one take for all that is enforced, then one for each policy in

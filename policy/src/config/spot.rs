@@ -43,6 +43,11 @@ impl Problems {
 }
 
 impl<'a> Spot<'a> {
+    /// How much is wrong so far, here and elsewhere.
+    pub fn problems(&self) -> usize {
+        self.problems.0.borrow().len()
+    }
+
     /// The value of a field here.
     pub fn field(&self, name: &str) -> Self {
         // One that is longer than any of ours is told by its beginning.
@@ -190,6 +195,10 @@ fn in_plain_words(message: &str) -> String {
         "a sequence" => "a list",
         "a map" => "a mapping",
         "a boolean" => "true or false",
+        // How the library asks for one choice out of several.
+        "map with a single key" => "a mapping with exactly one field",
+        "string or map" => "a word, or a mapping with one field",
+        "unit" => "the word alone",
         other => other,
     };
     // Bare words that YAML 1.1 takes for true or false.

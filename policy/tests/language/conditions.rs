@@ -151,6 +151,9 @@ fn a_skip_list_exempts() {
         let told = read(&everything).expect_err("refused");
         assert!(told.contains("skip[1]: found no condition; this would exempt every request"), "{told}");
     }
+    everything["skip"][1] = json!({"path": {"regex": "("}});
+    let told = read(&everything).expect_err("refused");
+    assert!(told.contains("no regular expression") && !told.contains("found no condition"), "{told}");
 }
 
 #[test]
@@ -186,6 +189,11 @@ fn a_mistake_in_a_condition_is_told() {
             json!({"path": {"regex": format!("{}{}", "(".repeat(60), ")".repeat(60))}}),
             "is no regular expression",
         ),
+        (
+            json!({"path": {"exact": "/a", "prefix": "/b"}}),
+            "policies[0].match.path: found a mapping; expected a mapping with exactly one field",
+        ),
+        (json!({"header": {"a": {"present": true}}}), "policies[0].match.header.a"),
         (
             json!({"path": null}),
             "policies[0].match.path: found nothing; write a value, or leave the field out",

@@ -83,8 +83,10 @@ fn whole(value: Value, root: &Spot<'_>) -> Option<Policies> {
     let skip = written.skip.read(&spot("skip")).unwrap_or_default();
     let skip = skip.into_iter().enumerate().filter_map(|(index, written)| {
         let spot = spot("skip").item(index);
+        let before = spot.problems();
         let condition = condition::condition(written.read(&spot)?, &spot, &defaults.regexes);
-        if condition.is_always_met() {
+        // A condition that is wrong is left out, and has been told already.
+        if condition.is_always_met() && spot.problems() == before {
             spot.problem("found no condition; this would exempt every request: write one, such as { path: { exact: /healthz } }");
         }
         Some(condition)
