@@ -14,7 +14,7 @@ use crate::config::written::{Later, WrittenCondition, WrittenPath, WrittenTest};
 use crate::matcher::{Condition, HostName, Test};
 
 /// The largest regular expression once it is compiled, in bytes.
-const MAX_REGEX_BYTES: usize = 64 << 10;
+const MAX_REGEX_BYTES: usize = 16 << 10;
 
 /// The most memory in which a regular expression remembers the states that it met, in bytes.
 const MAX_REGEX_CACHE_BYTES: usize = 256 << 10;
