@@ -1,0 +1,47 @@
+//! Answers that no sidecar would give.
+
+use arbitrary::{Result, Unstructured};
+use contract::{BucketVerdict, FailureReason, Outcome, Take, Verdict};
+
+/// Verdicts on these takes, or on others, or on none.
+///
+/// # Errors
+/// Where there are too few bytes.
+pub fn verdicts(bytes: &mut Unstructured<'_>, takes: &[Take<'_>]) -> Result<Vec<Verdict>> {
+    let mut counts: Vec<usize> = takes.iter().map(|take| take.buckets.len()).collect();
+    if bytes.ratio(1, 5)? {
+        counts = bytes.arbitrary::<Vec<u8>>()?.into_iter().map(usize::from).collect();
+    }
+    counts.into_iter().map(|count| verdict(bytes, count)).collect()
+}
+
+fn verdict(bytes: &mut Unstructured<'_>, count: usize) -> Result<Verdict> {
+    let kind = bytes.int_in_range(0..=9)?;
+    // What the contract says: in a take that is allowed, every bucket is.
+    let outcomes: &[Outcome] = match kind {
+        0..=3 => &[Outcome::Allowed],
+        _ => &[Outcome::Denied, Outcome::Allowed, Outcome::NeverFits],
+    };
+    let buckets = (0..count).map(|_| bucket(bytes, outcomes)).collect::<Result<_>>()?;
+    Ok(match kind {
+        0..=4 => Verdict::Allowed(buckets),
+        5..=7 => Verdict::Denied(buckets),
+        8 => Verdict::Failed(FailureReason::StoreFull),
+        _ => Verdict::Failed(FailureReason::StoreUnavailable),
+    })
+}
+
+fn bucket(bytes: &mut Unstructured<'_>, outcomes: &[Outcome]) -> Result<BucketVerdict> {
+    Ok(BucketVerdict {
+        outcome: *bytes.choose(outcomes)?,
+        remaining: number(bytes)?,
+        retry_after_us: if bytes.ratio(1, 4)? { None } else { Some(number(bytes)?) },
+        full_after_us: number(bytes)?,
+    })
+}
+
+fn number(bytes: &mut Unstructured<'_>) -> Result<u64> {
+    let known =
+        [0, 1, 999_999, 1_000_000, 1_000_001, 60_000_000, (1 << 53) - 1, 1 << 53, u64::MAX - 1, u64::MAX];
+    if bytes.ratio(3, 4)? { Ok(*bytes.choose(&known)?) } else { bytes.arbitrary() }
+}

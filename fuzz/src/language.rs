@@ -1,0 +1,220 @@
+//! The configuration's grammar, as data. The first of several words or rules is what a careful author writes; what
+//! is refused stands further behind.
+
+/// What may be written in one place.
+pub enum Rule {
+    /// One of these texts.
+    Word(&'static [&'static str]),
+    /// Any text.
+    Text,
+    /// True or false.
+    Bool,
+    /// One of these numbers.
+    Number(&'static [u64]),
+    /// By one of these rules.
+    OneOf(&'static [&'static Rule]),
+    /// A few of them.
+    List(&'static Rule),
+    /// These fields.
+    Map(&'static [(&'static str, Need, &'static Rule)]),
+    /// Fields of some of these names.
+    Named(&'static [&'static str], &'static Rule),
+    /// The fields of both mappings.
+    Both(&'static Rule, &'static Rule),
+    /// A mapping with this field, which may be nested in itself.
+    Nested(&'static str, &'static Rule),
+}
+
+/// Whether a field must be written.
+#[derive(Clone, Copy)]
+pub enum Need {
+    /// It must.
+    Must,
+    /// It has a default.
+    May,
+}
+
+use Need::{May, Must};
+use Rule::{Bool, Both, List, Map, Named, Nested, Number, OneOf, Text, Word};
+
+/// Texts that somebody hopes nobody has thought of.
+#[rustfmt::skip]
+pub const HOSTILE: &[&str] = &[
+    "a", "", "%", "%%", "%POLICY%", "%RETRY_AFTER%", "%NOBODY%", "=", ",", "a,b=c", "*sha256:", "\r\n", "\0", "\u{7f}", "é",
+    "\u{202e}", "`", "`name`", "\"", "\\", "(", "(a*)*$", "(a{99}){99}", "(?i)\\pL{200}", "[", "policies", "limit",
+    "x-api-key", "X-Api-Key", ":path", "null", "-1", "1e9", "18446744073709551616", "60 per minute", "1/0s",
+    "1 per 584542y", "5xx", "NaN", "10.0.0.0/33", "::1/129", "*.", "*.*.a", "/", "?", "/a?b", "yes", "joe b 1C",
+];
+
+/// Few names, so that some are the same, or become the same once a limit's time or name is added to them.
+const NAME: Rule = Word(&["a", "b", "a.1s", "a.1d", "a.b", "per-client", "A", "x.x.x", "é", "a b", ""]);
+const HEADER: Rule = Word(&["x-a", "X-A", "x-b", "x-cost", "cookie", ":path", ":authority", "x a", ""]);
+#[rustfmt::skip]
+const HEADERS: &[&str] = &[
+    "x-a", "X-A", "x-b", "content-type", "retry-after", "x-ratelimit-limit", ":status", "connection", "x a", "",
+];
+const NAMES: &[&str] = &["a", "b", "session", "a=b", "%61", ""];
+const PATH: Rule = Word(&["/", "/a", "/a/b", "a", "/a?b", "", "/%2e%2e/"]);
+#[rustfmt::skip]
+const REGEX: Rule = Word(&[
+    "/a.*", ".*", "(a|b)+c?", "(?i)gold", "\\d{1,3}", "(a{99}){99}", "(a*)*$", "[", "\\pL{250}", "(?s-u:.)*", "((a{9}){9}){9}",
+]);
+const HOST: Rule =
+    Word(&["api.example.com", "*.example.org", "A.example", "[::1]", "a:80", "*.", "*", "a.*", ""]);
+#[rustfmt::skip]
+const NETWORK: Rule = Word(&[
+    "10.0.0.0/8", "2001:db8::/32", "192.0.2.1", "::ffff:10.0.0.0/104", "0.0.0.0/0", "10.0.0.1/8", "10.0.0.0/33", "x",
+]);
+const METHOD: Rule = Word(&["GET", "POST", "M-SEARCH", "get", ""]);
+#[rustfmt::skip]
+const RATE: Rule = OneOf(&[
+    &Word(&[
+        "60 per minute", "5 per 12s", "1000/day", "1 per second", "10 per second", "1 per 1us", "9007199254 per second",
+        "1 per 104249days", "0 per minute", "1 per 0s", "1.5 per hour", "18446744073709551615/s", "60 per month", "60",
+    ]),
+    &Map(&[("tokens", Must, &WHOLE), ("per", Must, &Word(&["minute", "12s", "1h 30m", "0s", "year", ""]))]),
+]);
+#[rustfmt::skip]
+const DURATION: Rule = Word(&["50ms", "5s", "1s", "60s", "0s", "1us", "1h", "61s", "1M", "584554051223years", "-1s"]);
+#[rustfmt::skip]
+const WHOLE: Rule = Number(&[
+    1, 2, 60, 0, 100, 1_000, 10_000, 9_007_199_254_740_991, 9_007_199_254_740_992, u64::MAX,
+]);
+const SMALL: Rule = Number(&[32, 24, 64, 0, 1, 128, 129, 33, 255, 256, u64::MAX]);
+const PERCENT: Rule = OneOf(&[
+    &Number(&[10, 100, 0, 1, 101]),
+    &Word(&["2.5", "0.0001", "99.9999", "100.0001", "1.23456", "-0", "1."]),
+]);
+const STATUS: Rule =
+    OneOf(&[&Number(&[404, 500, 100, 599, 99, 600]), &Word(&["5xx", "4xx", "6xx", "0xx", "xx"])]);
+const ON_ERROR: Rule = Word(&["allow", "deny", "local"]);
+const MODE: Rule = Word(&["enforce", "shadow", "off", "on"]);
+const TEXTS: Rule = List(&Text);
+
+const TEST: Rule = OneOf(&[
+    &Word(&["present", "absent"]),
+    &Map(&[("exact", Must, &Word(&["gold", "", "1"]))]),
+    &Map(&[("prefix", Must, &Text)]),
+    &Map(&[("suffix", Must, &Text)]),
+    &Map(&[("regex", Must, &REGEX)]),
+]);
+const PATH_TEST: Rule = OneOf(&[
+    &Map(&[("prefix", Must, &PATH)]),
+    &Map(&[("exact", Must, &PATH)]),
+    &Map(&[("regex", Must, &REGEX)]),
+]);
+const CLAIM: Rule = OneOf(&[&Word(&["sub", "tier", ""]), &TEXTS]);
+
+static CONDITION: Rule = Map(&[
+    ("path", May, &PATH_TEST),
+    ("method", May, &List(&METHOD)),
+    ("host", May, &List(&HOST)),
+    ("header", May, &Named(HEADERS, &TEST)),
+    ("query", May, &Named(NAMES, &TEST)),
+    ("cookie", May, &Named(NAMES, &TEST)),
+    ("client_address", May, &List(&NETWORK)),
+    ("route_name", May, &TEXTS),
+    ("jwt_claim", May, &Map(&[("payload", Must, &Text), ("claim", Must, &CLAIM), ("is", Must, &TEST)])),
+    (
+        "dynamic_metadata",
+        May,
+        &Map(&[("namespace", Must, &Text), ("path", Must, &TEXTS), ("is", Must, &TEST)]),
+    ),
+    ("percent", May, &PERCENT),
+    ("not", May, &OneOf(&[&CONDITION, &Nested("not", &CONDITION)])),
+    ("any", May, &List(&CONDITION)),
+    ("all", May, &List(&CONDITION)),
+]);
+
+const METADATA: Rule = Map(&[
+    ("namespace", Must, &Word(&["ns", "envoy.filters.http.jwt_authn", "", "a\0b"])),
+    ("path", Must, &TEXTS),
+]);
+
+static PART: Rule = OneOf(&[
+    &Word(&["client_address", "path", "method", "host", "route_name", "header", "nobody"]),
+    &Map(&[("client_address", Must, &Map(&[("ipv4_prefix", May, &SMALL), ("ipv6_prefix", May, &SMALL)]))]),
+    &Map(&[("header", Must, &HEADER), ("hash", May, &Bool)]),
+    &Map(&[("cookie", Must, &Word(NAMES)), ("hash", May, &Bool)]),
+    &Map(&[("query", Must, &Word(NAMES)), ("hash", May, &Bool)]),
+    &Map(&[("path", Must, &Map(&[("segments", May, &SMALL)]))]),
+    &Map(&[("route_metadata", Must, &METADATA)]),
+    &Map(&[("listener_metadata", Must, &METADATA)]),
+    &Map(&[("dynamic_metadata", Must, &METADATA), ("hash", May, &Bool)]),
+    &Map(&[("jwt_claim", Must, &Map(&[("payload", Must, &Word(&["jwt", ""])), ("claim", Must, &CLAIM)]))]),
+    &Map(&[("client_certificate", Must, &Word(&["uri_san", "dns_san", "digest", "subject", "issuer"]))]),
+    &Map(&[("filter_state", Must, &Text)]),
+    &Map(&[("text", Must, &Text), ("hash", May, &Bool)]),
+    &Map(&[("first_of", Must, &List(&PART)), ("hash", May, &Bool)]),
+    &Nested("first_of", &List(&PART)),
+]);
+
+const COST: Rule = OneOf(&[
+    &WHOLE,
+    &Map(&[("header", Must, &HEADER), ("default", May, &WHOLE), ("min", May, &WHOLE), ("max", Must, &WHOLE)]),
+]);
+const SETTLE: Rule = OneOf(&[
+    &Map(&[("header", Must, &HEADER), ("max", Must, &WHOLE)]),
+    &Map(&[("bytes_per_token", Must, &WHOLE), ("max", Must, &WHOLE)]),
+]);
+const DENIED: Rule = Map(&[
+    ("status", May, &Number(&[429, 400, 599, 399, 600, 65_536 + 429])),
+    ("headers", May, &Named(HEADERS, &Text)),
+    ("body", May, &Text),
+]);
+
+const ONE_LIMIT: Rule = Map(&[("limit", Must, &RATE), ("burst", May, &WHOLE)]);
+const SEVERAL_LIMITS: Rule = Map(&[(
+    "limits",
+    Must,
+    &List(&Map(&[("limit", Must, &RATE), ("burst", May, &WHOLE), ("name", May, &NAME)])),
+)]);
+
+static POLICY: Rule = Both(
+    &OneOf(&[&ONE_LIMIT, &SEVERAL_LIMITS, &Both(&ONE_LIMIT, &SEVERAL_LIMITS)]),
+    &Map(&[
+        ("name", Must, &NAME),
+        ("match", May, &CONDITION),
+        ("key", Must, &List(&PART)),
+        ("missing", May, &Word(&["share", "skip", "deny"])),
+        ("cost", May, &COST),
+        ("settle", May, &SETTLE),
+        ("refund_on", May, &List(&STATUS)),
+        ("mode", May, &MODE),
+        ("enforce_percent", May, &PERCENT),
+        ("only_if_chosen", May, &Bool),
+        ("on_error", May, &ON_ERROR),
+        ("denied", May, &DENIED),
+    ]),
+);
+
+/// A whole configuration.
+pub static CONFIGURATION: Rule = Map(&[
+    ("sidecar", Must, &Map(&[("cluster", Must, &Word(&["sluice", "", "\r"])), ("timeout", May, &DURATION)])),
+    ("domain", May, &NAME),
+    ("on_error", May, &ON_ERROR),
+    ("mode", May, &MODE),
+    ("hash_secret", Must, &Word(&["at least 16 bytes", "short", ""])),
+    ("skip", May, &List(&CONDITION)),
+    (
+        "headers",
+        May,
+        &Map(&[
+            ("x_ratelimit", May, &Bool),
+            ("ratelimit", May, &Bool),
+            ("retry_after", May, &OneOf(&[&Bool, &Map(&[("jitter", Must, &DURATION)])])),
+            ("upstream", May, &Word(&["replace", "keep", "append", "drop"])),
+            ("debug", May, &Bool),
+        ]),
+    ),
+    ("denied", May, &DENIED),
+    ("policies", Must, &List(&POLICY)),
+]);
+
+/// What a route says in its metadata.
+pub static ROUTE: Rule = Map(&[
+    ("skip", May, &Bool),
+    ("policies", May, &List(&NAME)),
+    ("cost", May, &WHOLE),
+    ("mode", May, &MODE),
+]);
