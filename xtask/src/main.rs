@@ -1,6 +1,7 @@
-//! `cargo xtask up | test | bench`: everything that takes more than one program, with one command each.
+//! `cargo xtask up | test | fuzz | bench`: everything that takes more than one program, with one command each.
 
 mod bench;
+mod fuzz;
 mod test;
 mod up;
 
@@ -23,8 +24,10 @@ struct Arguments {
 enum Task {
     /// Start three Envoys that share one limit, show it holding, and stay up to be tried
     Up(up::Arguments),
-    /// Run everything that must pass: format, lints, every crate's tests, and those on real Envoys
+    /// Run everything that must pass: format, lints, every crate's tests, a little fuzzing, and those on real Envoys
     Test(test::Arguments),
+    /// Throw made-up configurations, requests and answers at the policies for longer than `test` does
+    Fuzz(fuzz::Arguments),
     /// Measure what a limit costs, against Envoy without one
     Bench(bench::Arguments),
 }
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Up(arguments) => up::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
+        Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
     };
     match outcome {

@@ -8,16 +8,16 @@ use std::{
 use clap::Args;
 use fleet::{Programs, artifacts, tools};
 
-use crate::Failure;
+use crate::{Failure, fuzz};
 
 /// The crates whose tests need no Envoy.
-const CRATES: [&str; 6] =
-    ["sluice-bucket", "sluice-contract", "sluice-policy", "sluice-filter", "sluice", "sluice-fleet"];
+const CRATES: [&str; 7] =
+    ["sluice-bucket", "sluice-contract", "sluice-policy", "sluice-filter", "sluice", "sluice-fleet", "xtask"];
 
 /// How `test` is called.
 #[derive(Args)]
 pub struct Arguments {
-    /// Run only the tests whose names contain one of these, and no format or lint checks
+    /// Run only the tests whose names contain one of these; no format or lint checks, and no fuzzing
     filters: Vec<String>,
 }
 
@@ -39,7 +39,10 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 fn run_steps(filters: &[String], done: &mut Vec<Done>) -> Result<(), Failure> {
     if filters.is_empty() {
-        step("format", done, || cargo(&["fmt", "--all", "--check"], &Programs::default()))?;
+        step("format", done, || {
+            cargo(&["fmt", "--all", "--check"], &Programs::default())?;
+            cargo(&["fmt", "--manifest-path", fuzz::MANIFEST, "--check"], &Programs::default())
+        })?;
         let lints = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
         step("lints", done, || cargo(&lints, &Programs::default()))?;
         step("lints of the filter as Envoy runs it", done, || {
@@ -47,6 +50,7 @@ fn run_steps(filters: &[String], done: &mut Vec<Done>) -> Result<(), Failure> {
             let package = ["clippy", "--package", "sluice-filter", "--target", tools::WASM_TARGET];
             cargo(&[&package[..], &["--", "-D", "warnings"]].concat(), &Programs::default())
         })?;
+        step("lints of the fuzz targets", done, fuzz::lint)?;
     }
 
     let redis_server = step("redis-server", done, || Ok(tools::redis_server()?))?;
@@ -60,6 +64,9 @@ fn run_steps(filters: &[String], done: &mut Vec<Done>) -> Result<(), Failure> {
     step("unit, property and differential tests", done, || {
         cargo(&[&native[..], &["--"], &borrowed(filters)[..]].concat(), &programs)
     })?;
+    if filters.is_empty() {
+        step("fuzzing, shortly", done, fuzz::short)?;
+    }
 
     programs.envoy = Some(step("Envoy", done, || Ok(tools::envoy()?))?);
     programs.wasm = Some(step("build of the filter", done, || Ok(artifacts::filter()?))?);
