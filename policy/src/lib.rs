@@ -27,6 +27,6 @@ pub use bill::Bill;
 #[cfg(feature = "schema")]
 pub use config::schema;
 pub use config::{ConfigError, Place, Problem, Step};
-pub use policies::{Ask, Asked, Mode, NamedLimit, OnError, Policies, Policy, Sidecar};
+pub use policies::{Ask, Asked, Mode, NamedLimit, OnError, Policies, Policy, Sidecar, Unasked};
 pub use request::{CLIENT_ADDRESS, ROUTE_NAME, Request, Response};
 pub use route::ROUTE_METADATA;

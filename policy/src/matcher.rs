@@ -1,5 +1,7 @@
 //! Which requests a policy governs.
 
+use std::collections::BTreeSet;
+
 use ipnet::IpNet;
 use regex::bytes::Regex;
 
@@ -91,6 +93,20 @@ impl Condition {
             Self::Any(any) => any.iter().any(Self::is_always_met),
             Self::Share(ppm) => *ppm >= WHOLE_PPM,
             _ => false,
+        }
+    }
+
+    /// Adds every share in it.
+    pub fn add_shares(&self, to: &mut BTreeSet<u32>) {
+        match self {
+            Self::All(inner) | Self::Any(inner) => {
+                inner.iter().for_each(|condition| condition.add_shares(to));
+            }
+            Self::Not(inner) => inner.add_shares(to),
+            Self::Share(ppm) => {
+                to.insert(*ppm);
+            }
+            _ => {}
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::cost::{Cost, Settle};
 use crate::key::Key;
 use crate::matcher::Condition;
 use crate::part::Part;
-use crate::route::Memo;
+use crate::route::{Memo, Said};
 
 /// A valid configuration.
 #[derive(Clone, Debug)]
@@ -106,6 +107,29 @@ pub struct Ask {
     pub shadow: bool,
 }
 
+/// Why a policy asks nothing for a request: the first of these that is so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unasked {
+    /// The request does not meet its conditions.
+    Condition,
+    /// The request is exempt from every policy.
+    Exempt,
+    /// The route is.
+    RouteSkips,
+    /// The route chooses others.
+    NotChosen,
+    /// It governs only routes that choose it, and this one does not.
+    OnlyIfChosen,
+    /// The route says so by its mode.
+    RouteOff,
+    /// Its own mode says so.
+    Off,
+    /// The request lacks a part of the key.
+    LacksKey,
+    /// It is in shadow, and all together have more buckets than may be asked for one request.
+    MadeWay,
+}
+
 /// What is asked for a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
@@ -148,31 +172,80 @@ impl Policies {
     /// What the policies ask for a request.
     #[must_use]
     pub fn asks(&self, request: &impl Request) -> Asked {
-        // Read only once a policy governs the request: most routes say nothing, and it costs a call into Envoy.
         let context = OnceCell::new();
-        let ask = |(index, policy): (usize, &Policy)| {
-            if !policy.condition.is_met(request) {
-                return None;
-            }
-            let said = context.get_or_init(|| (!self.skips(request)).then(|| self.route(request)));
-            let route = &said.as_ref()?.route;
-            let chosen = match &route.policies {
-                Some(chosen) => chosen.contains(&index),
-                None => !policy.only_if_chosen,
-            };
-            let mode = route.mode.unwrap_or(policy.mode);
-            if route.skip || !chosen || mode == Mode::Off {
-                return None;
-            }
-            let key = policy.key.of(request)?;
-            let shadow = mode == Mode::Shadow || !policy.enforces(&key, request);
-            let cost_tokens = route.cost_tokens.unwrap_or_else(|| policy.cost.of(request));
-            Some(Ask { policy: index, key, cost_tokens, shadow })
-        };
-        let mut asks: Vec<Ask> = self.policies.iter().enumerate().filter_map(ask).collect();
+        let all = self.policies.iter().enumerate();
+        let asks = all.filter_map(|(index, policy)| self.ask(index, policy, request, &context).ok());
+        let mut asks: Vec<Ask> = asks.collect();
         self.drop_shadows(&mut asks);
         let said = context.into_inner().flatten();
         Asked { asks, mistakes: said.map(|said| Rc::clone(&said.mistakes)).unwrap_or_default() }
+    }
+
+    /// What each policy asks for a request, in the order of the configuration, or why it asks nothing.
+    #[must_use]
+    pub fn answers(&self, request: &impl Request) -> Vec<Result<Ask, Unasked>> {
+        let context = OnceCell::new();
+        let all = self.policies.iter().enumerate();
+        let mut answers: Vec<_> =
+            all.map(|(index, policy)| self.ask(index, policy, request, &context)).collect();
+        let mut kept: Vec<Ask> = answers.iter().flatten().cloned().collect();
+        self.drop_shadows(&mut kept);
+        for answer in &mut answers {
+            if answer.as_ref().is_ok_and(|ask| kept.iter().all(|kept| kept.policy != ask.policy)) {
+                *answer = Err(Unasked::MadeWay);
+            }
+        }
+        answers
+    }
+
+    /// What one policy asks; `context` is what the request's route says, or `None` for one that is exempt.
+    fn ask(
+        &self,
+        index: usize,
+        policy: &Policy,
+        request: &impl Request,
+        context: &OnceCell<Option<Rc<Said>>>,
+    ) -> Result<Ask, Unasked> {
+        if !policy.condition.is_met(request) {
+            return Err(Unasked::Condition);
+        }
+        // Read only once a policy governs the request: most routes say nothing, and it costs a call into Envoy.
+        let said = context.get_or_init(|| (!self.skips(request)).then(|| self.route(request)));
+        let route = &said.as_ref().ok_or(Unasked::Exempt)?.route;
+        let is_chosen = match &route.policies {
+            Some(chosen) => chosen.contains(&index),
+            None => !policy.only_if_chosen,
+        };
+        if route.skip {
+            return Err(Unasked::RouteSkips);
+        }
+        if !is_chosen {
+            return Err(if policy.only_if_chosen { Unasked::OnlyIfChosen } else { Unasked::NotChosen });
+        }
+        let mode = route.mode.unwrap_or(policy.mode);
+        if mode == Mode::Off {
+            return Err(if route.mode.is_some() { Unasked::RouteOff } else { Unasked::Off });
+        }
+        let key = policy.key.of(request).ok_or(Unasked::LacksKey)?;
+        let shadow = mode == Mode::Shadow || !policy.enforces(&key, request);
+        let cost_tokens = route.cost_tokens.unwrap_or_else(|| policy.cost.of(request));
+        Ok(Ask { policy: index, key, cost_tokens, shadow })
+    }
+
+    /// The shares of a million requests that conditions choose at random, each once: whatever is drawn between two
+    /// of them means the same.
+    #[must_use]
+    pub fn shares_ppm(&self) -> BTreeSet<u32> {
+        let mut shares = BTreeSet::new();
+        let own = self.policies.iter().map(|policy| &policy.condition);
+        own.chain(&self.skip).for_each(|condition| condition.add_shares(&mut shares));
+        shares
+    }
+
+    /// Whether the client's address decides anything.
+    #[must_use]
+    pub fn uses_client_address(&self) -> bool {
+        self.skip.iter().any(is_about_address) || self.policies.iter().any(Policy::uses_client_address)
     }
 
     /// Leaves out the last of those in shadow where all together have more buckets than a take may have: what is only
@@ -276,7 +349,13 @@ impl Policy {
     #[must_use]
     pub fn uses_client_address(&self) -> bool {
         self.key.parts().any(|part| matches!(part.part(), Part::ClientAddress { .. }))
-            || self.condition.has(&|condition| matches!(condition, Condition::ClientAddress(_)))
+            || is_about_address(&self.condition)
+    }
+
+    /// For how many of a million keys it is enforced, or of requests where all share one key.
+    #[must_use]
+    pub fn enforce_ppm(&self) -> u32 {
+        self.enforce_ppm
     }
 
     /// Whether it is enforced for a key: always the same answer, on every Envoy, and for ever more keys as the share
@@ -292,4 +371,8 @@ impl Policy {
         let draw = digest.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
         u64::from(draw) * u64::from(WHOLE_PPM) < u64::from(self.enforce_ppm) << 32
     }
+}
+
+fn is_about_address(condition: &Condition) -> bool {
+    condition.has(&|condition| matches!(condition, Condition::ClientAddress(_)))
 }

@@ -43,6 +43,9 @@ pub struct Said {
 /// The most routes that are remembered. With more of them all are forgotten, and remembered anew.
 const MAX_REMEMBERED: usize = 1_024;
 
+/// The largest metadata that is remembered, in bytes. What is larger, or full of mistakes, is read each time.
+const MAX_REMEMBERED_BYTES: usize = 4 << 10;
+
 /// The part of Envoy's `Metadata` that has our namespace.
 #[derive(Clone, PartialEq, Message)]
 struct Metadata {
@@ -54,7 +57,13 @@ impl Policies {
     /// What is wrong with a route's metadata of the namespace `sluice`, given as a mapping.
     #[must_use]
     pub fn check_route(&self, metadata: &Value) -> Vec<Problem> {
-        config::route(metadata.clone(), self).err().unwrap_or_default()
+        config::route(metadata.clone(), Some(self)).err().unwrap_or_default()
+    }
+
+    /// What is wrong with a route's metadata whatever the policies are.
+    #[must_use]
+    pub fn check_route_form(metadata: &Value) -> Vec<Problem> {
+        config::route(metadata.clone(), None).err().unwrap_or_default()
     }
 
     /// What the request's route says.
@@ -68,6 +77,9 @@ impl Policies {
             return Rc::clone(said);
         }
         let said = Rc::new(self.read_route(encoded));
+        if encoded.len() > MAX_REMEMBERED_BYTES || said.mistakes.len() > 1 {
+            return said;
+        }
         let mut known = self.routes.0.borrow_mut();
         if known.len() >= MAX_REMEMBERED {
             known.clear();
@@ -81,7 +93,7 @@ impl Policies {
         let Some(ours) = metadata.and_then(|mut metadata| metadata.filter_metadata.remove(NAMESPACE)) else {
             return Said::default();
         };
-        match config::route(config::object(ours), self) {
+        match config::route(config::object(ours), Some(self)) {
             Ok(route) => Said { route, mistakes: Rc::default() },
             Err(mistakes) => Said { route: Route::default(), mistakes: mistakes.into() },
         }

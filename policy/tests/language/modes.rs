@@ -59,6 +59,9 @@ fn shadows_make_way_for_what_is_enforced() {
     let policies = policies(Value::Array(all));
     let asks = asks(&policies, &Sent::get("/"));
     assert_eq!(policies.bucket_count(&asks), 64);
+    let answers = policies.answers(&Sent::get("/"));
+    assert_eq!(answers.iter().flatten().cloned().collect::<Vec<_>>(), asks);
+    assert!(answers.contains(&Err(policy::Unasked::MadeWay)), "{answers:?}");
     assert_eq!(asks.iter().filter(|ask| ask.shadow).count(), 1, "the last one is left out");
 }
 

@@ -109,6 +109,40 @@ fn a_mistake_in_a_route_is_told_and_the_policies_rule() {
 }
 
 #[test]
+fn the_form_of_metadata_is_checked_without_policies() {
+    assert_eq!(Policies::check_route_form(&json!({"policies": ["whatever"], "cost": 3, "mode": "off"})), []);
+    let problems = Policies::check_route_form(&json!({"policys": ["whatever"]}));
+    assert!(problems[0].to_string().contains("did you mean `policies`?"), "{problems:?}");
+}
+
+#[test]
+fn why_a_policy_asks_nothing_is_told_in_the_order_of_deciding() {
+    use policy::Unasked::{Condition, LacksKey, NotChosen, Off, OnlyIfChosen, RouteOff, RouteSkips};
+    let shop = policies(json!([
+        {"name": "keyed", "key": [{"header": "x"}], "missing": "skip", "limit": "1 per day"},
+        {"name": "at-b", "match": {"path": {"prefix": "/b"}}, "key": [], "limit": "1 per day"},
+        {"name": "chosen", "key": [], "limit": "1 per day", "only_if_chosen": true},
+        {"name": "sleeping", "key": [], "limit": "1 per day", "mode": "off"},
+    ]));
+    for (metadata, expected) in [
+        (json!({}), [LacksKey, Condition, OnlyIfChosen, Off]),
+        (json!({"skip": true, "policies": []}), [RouteSkips, Condition, RouteSkips, RouteSkips]),
+        (json!({"policies": ["sleeping"]}), [NotChosen, Condition, OnlyIfChosen, Off]),
+        (json!({"policies": ["chosen", "keyed"], "mode": "off"}), [RouteOff, Condition, RouteOff, NotChosen]),
+    ] {
+        let answers: Vec<_> = shop.answers(&sent(&metadata)).into_iter().map(Result::unwrap_err).collect();
+        assert_eq!(answers, expected, "{metadata}");
+    }
+    let exempt = crate::sent::read(&json!({
+        "sidecar": {"cluster": "s"}, "skip": [{"client_address": ["192.0.2.0/24"]}],
+        "policies": [{"name": "a", "key": [], "limit": "1 per day"}],
+    }))
+    .expect("valid");
+    assert_eq!(exempt.answers(&sent(&json!({"skip": true}))), [Err(policy::Unasked::Exempt)]);
+    assert!(exempt.uses_client_address());
+}
+
+#[test]
 fn other_metadata_is_nobodys() {
     let shop = shop();
     for bytes in [&b""[..], b"sluice", b"\x0a\x06sluice", b"\xff\xff\xffsluice\xff"] {

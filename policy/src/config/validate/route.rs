@@ -11,8 +11,9 @@ use crate::config::spot::{Problems, Spot, did_you_mean};
 use crate::config::written::WrittenRoute;
 use crate::route::Route;
 
-/// What a route says in its metadata of the namespace `sluice`, or everything that is wrong with it.
-pub fn route(value: Value, policies: &Policies) -> Result<Route, Vec<Problem>> {
+/// What a route says in its metadata of the namespace `sluice`, or everything that is wrong with it; which
+/// names there are is heeded where the policies are known.
+pub fn route(value: Value, policies: Option<&Policies>) -> Result<Route, Vec<Problem>> {
     let problems = Problems::default();
     let root = problems.root();
     let read = |written: WrittenRoute| Route {
@@ -38,7 +39,8 @@ pub fn route(value: Value, policies: &Policies) -> Result<Route, Vec<Problem>> {
     }
 }
 
-fn chosen(names: &[String], policies: &Policies, spot: &Spot<'_>) -> Vec<usize> {
+fn chosen(names: &[String], policies: Option<&Policies>, spot: &Spot<'_>) -> Vec<usize> {
+    let Some(policies) = policies else { return Vec::new() };
     let known = |name: &str| policies.policies.iter().position(|policy| policy.name == name);
     let places = names.iter().enumerate().filter_map(|(index, name)| {
         let place = known(name);
