@@ -88,7 +88,8 @@ const PERCENT: Rule = OneOf(&[
 const STATUS: Rule =
     OneOf(&[&Number(&[404, 500, 100, 599, 99, 600]), &Word(&["5xx", "4xx", "6xx", "0xx", "xx"])]);
 const ON_ERROR: Rule = Word(&["allow", "deny", "local"]);
-const MODE: Rule = Word(&["enforce", "shadow", "off", "on"]);
+/// YAML makes a boolean of a bare `off`.
+const MODE: Rule = OneOf(&[&Word(&["enforce", "shadow", "off", "on"]), &Bool]);
 const TEXTS: Rule = List(&Text);
 
 const TEST: Rule = OneOf(&[

@@ -114,11 +114,17 @@ fn state_dir() -> Result<PathBuf, Failure> {
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
+    use serde_json::Value;
+
     use super::*;
+
+    fn read(file: &str) -> String {
+        fs::read_to_string(tools::workspace().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+    }
 
     /// The versions of each package in a Cargo.lock.
     fn locked(file: &str) -> BTreeMap<String, BTreeSet<String>> {
-        let text = fs::read_to_string(tools::workspace().join(file)).expect("a lock file");
+        let text = read(file);
         let mut packages = BTreeMap::<_, BTreeSet<_>>::new();
         for package in text.split("[[package]]").skip(1) {
             let field = |name: &str| {
@@ -143,5 +149,29 @@ mod tests {
             );
         }
         assert!(fuzzed.contains_key("regex") && fuzzed.contains_key("libfuzzer-sys"));
+    }
+
+    /// The names of all fields in a JSON Schema.
+    fn fields(schema: &Value, found: &mut BTreeSet<String>) {
+        for (name, inner) in schema.as_object().into_iter().flatten() {
+            if name == "properties" {
+                found.extend(inner.as_object().into_iter().flatten().map(|(field, _)| field.clone()));
+            }
+            fields(inner, found);
+        }
+        schema.as_array().into_iter().flatten().for_each(|inner| fields(inner, found));
+    }
+
+    #[test]
+    fn every_field_of_the_language_is_fuzzed() {
+        let schema = serde_json::from_str(&read("envoy/sluice.schema.json")).expect("JSON");
+        let mut known = BTreeSet::new();
+        fields(&schema, &mut known);
+        assert!(known.contains("policies") && known.contains("ipv6_prefix"), "{known:?}");
+        for file in ["fuzz/src/language.rs", "fuzz/words.dict"] {
+            let text = read(file);
+            let missing: Vec<_> = known.iter().filter(|name| !text.contains(&format!("{name:?}"))).collect();
+            assert!(missing.is_empty(), "{file} does not know {missing:?}");
+        }
     }
 }
