@@ -199,7 +199,7 @@ fn shadow_rollout() {
 fn llm_tokens() {
     let fleet = builder("llm-tokens.yaml").start().expect("a fleet");
     let ask_as = |who: &str, headers: &[(&str, &str)]| {
-        let request = http::post("/v1/chat/completions").header("authorization", format!("Bearer {who}"));
+        let request = http::post("/v1/chat/completions").header("x-api-key", who);
         ask(&fleet, headers.iter().fold(request, |request, (name, value)| request.header(name, value)))
     };
     let settled = |count: u64| {
