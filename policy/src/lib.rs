@@ -26,7 +26,7 @@ pub use answer::{Answer, Count, Denial, Failure, Header, UpstreamHeaders};
 pub use bill::Bill;
 #[cfg(feature = "schema")]
 pub use config::schema;
-pub use config::{ConfigError, Place, Problem, Step};
+pub use config::{ConfigError, Place, Problem, Step, WHOLE_PPM};
 pub use policies::{Ask, Asked, Mode, NamedLimit, OnError, Policies, Policy, Sidecar, Unasked};
 pub use request::{CLIENT_ADDRESS, ROUTE_NAME, Request, Response};
 pub use route::ROUTE_METADATA;

@@ -108,7 +108,7 @@ pub struct Ask {
 }
 
 /// Why a policy asks nothing for a request: the first of these that is so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unasked {
     /// The request does not meet its conditions.
     Condition,
@@ -230,6 +230,12 @@ impl Policies {
         let shadow = mode == Mode::Shadow || !policy.enforces(&key, request);
         let cost_tokens = route.cost_tokens.unwrap_or_else(|| policy.cost.of(request));
         Ok(Ask { policy: index, key, cost_tokens, shadow })
+    }
+
+    /// The mode in which a policy is applied to a request: what the route says, or else its own.
+    #[must_use]
+    pub fn mode(&self, policy: &Policy, request: &impl Request) -> Mode {
+        self.route(request).route.mode.unwrap_or(policy.mode)
     }
 
     /// The shares of a million requests that conditions choose at random, each once: whatever is drawn between two

@@ -120,7 +120,7 @@ fn a_host_comes_from_the_url_or_from_its_header() {
 fn a_route_is_heard() {
     let arguments = ["--request", "GET /x", "--route", "dear"];
     let policies = filter(&envoy(POLICIES), &arguments)["policies"].clone();
-    assert_eq!(policies[0]["why_not"], "the route's metadata");
+    assert_eq!(policies[0]["why_not"], "the route's metadata chooses other policies");
     assert_eq!(
         policies[5]["takes"],
         json!({"key": "", "cost_tokens": 7, "percent": 100.0, "enforced_percent": 100.0,
@@ -142,19 +142,88 @@ fn what_exempts_a_request_is_named() {
 }
 
 #[test]
-fn what_is_drawn_at_random_is_told_as_a_share() {
+fn what_is_drawn_at_random_is_told_as_it_is_written() {
     let bare = "sidecar: { cluster: sluice }
+skip: [{ percent: 0.5, path: { prefix: /a } }]
 policies:
 - { name: some, match: { percent: 2.5 }, key: [], limit: 5 per minute, cost: 0 }
 - { name: others, match: { not: { percent: 2.5 } }, key: [], limit: 5 per minute, enforce_percent: 20 }
+- { name: few, match: { percent: 0.0001 }, key: [], limit: 5 per minute, enforce_percent: 0.001 }
+- { name: never, match: { percent: 3, any: [{ not: { percent: 3 } }] }, key: [], limit: 5 per minute }
+- { name: elsewhere, match: { not: { percent: 2.5 }, path: { exact: /b } }, key: [], limit: 5 per minute }
 ";
-    let policies = filter(bare, &["--request", "GET /"])["policies"].clone();
-    let shares = |index: usize| {
-        (policies[index]["takes"]["percent"].clone(), policies[index]["takes"]["cost_tokens"].clone())
+    let shares = |path: &str| -> Vec<Value> {
+        let policies = filter(bare, &["--request", &format!("GET {path}")])["policies"].clone();
+        let takes = policies.as_array().expect("a list").iter().map(|policy| &policy["takes"]);
+        takes.map(|takes| json!([takes["percent"], takes["enforced_percent"]])).collect()
     };
-    assert_eq!([shares(0), shares(1)], [(json!(2.5), json!(0)), (json!(97.5), json!(1))]);
-    let enforced = policies[1]["takes"]["enforced_percent"].as_f64().expect("a number");
-    assert!((17.0..=20.0).contains(&enforced), "{enforced}: what is drawn low is not governed");
+    let null = json!([null, null]);
+    let all = [json!([2.5, 100.0]), json!([97.5, 20.0]), json!([0.0001, 0.001]), null.clone(), null];
+    assert_eq!(shares("/"), all);
+    assert_eq!(shares("/a")[..3], [json!([2.0, 100.0]), json!([97.5, 20.0]), json!([null, null])]);
+    let said = told(bare, &["--request", "GET /"]);
+    assert!(
+        said.contains("few: takes 1 token of 0.0001 percent of such requests, enforced for 0.001"),
+        "{said}"
+    );
+    assert!(said.contains("never: does not apply (match)\n"), "{said}");
+    assert!(said.contains("elsewhere: does not apply (match.path)\n"), "{said}");
+}
+
+#[test]
+fn whether_a_policy_is_enforced_for_the_key_is_told() {
+    let bare = "sidecar: { cluster: sluice }
+policies: [{ name: some, key: [{ header: x }], limit: 5 per minute, enforce_percent: 50 }]
+";
+    let one = |value: &str| told(bare, &["--request", "GET /", "-H", &format!("x: {value}")]);
+    let said: String = ('a'..='z').map(|value| one(&value.to_string())).collect();
+    for words in ["takes 1 token, enforced for this key", "takes 1 token, in shadow for this key"] {
+        assert!(said.contains(&format!("{words}: it is enforced for 50 percent of all keys\n")), "{said}");
+    }
+}
+
+#[test]
+fn why_a_policy_does_not_apply_is_told_by_the_first_reason() {
+    let policies = "policies:
+                    - { name: keyed, key: [{ header: x }], missing: skip, limit: 5 per minute }
+                    - { name: idle, key: [], limit: 5 per minute, mode: off }
+                    - { name: chosen, key: [], limit: 9 per minute, only_if_chosen: true, mode: off }
+";
+    let why = |metadata: &str| -> Vec<Value> {
+        let file = envoy(policies).replace("policies: [chosen], cost: 7", metadata);
+        let policies = filter(&file, &["--request", "GET /", "--route", "dear"])["policies"].clone();
+        policies.as_array().expect("a list").iter().map(|policy| policy["why_not"].clone()).collect()
+    };
+    assert_eq!(why("skip: true"), ["the route's metadata: skip: true"; 3]);
+    let lacks = "missing: skip, and the request lacks a part of the key";
+    assert_eq!(why(""), [lacks, "mode: off", "only_if_chosen, and the route does not choose it"]);
+    let others = "the route's metadata chooses other policies";
+    assert_eq!(why("policies: [chosen]"), [others, others, "mode: off"]);
+    let off = "the route's metadata: mode: off";
+    assert_eq!(why("policies: [chosen, keyed], mode: \"off\""), [off, others, off]);
+}
+
+#[test]
+fn more_limits_than_can_be_asked_for_are_told() {
+    let limits: Vec<String> = (1..=8).map(|days| format!("{{ limit: 1 per {days}d }}")).collect();
+    let policies = |mode: &str| -> String {
+        let one = |number| {
+            let matched = "match: { method: [GET] }";
+            format!(
+                "- {{ name: {mode}{number}, {matched}, key: [], limits: [{}], mode: {mode} }}\n",
+                limits.join(", ")
+            )
+        };
+        (0..9).map(one).collect()
+    };
+    let bare = format!("sidecar: {{ cluster: sluice }}\npolicies:\n{}", policies("enforce"));
+    let said = told(&bare, &["--request", "GET /"]);
+    assert!(said.contains("  72 limits govern the request, and at most 64 can be asked for"), "{said}");
+    assert_eq!(filter(&bare, &["--request", "GET /"])["too_many_limits"], 72);
+    let bare = format!("sidecar: {{ cluster: sluice }}\npolicies:\n{}", policies("shadow"));
+    let policies = filter(&bare, &["--request", "GET /"])["policies"].clone();
+    let makes_way = "in shadow, and more than 64 limits govern the request: it makes way";
+    assert_eq!((&policies[7]["why_not"], &policies[8]["why_not"]), (&Value::Null, &json!(makes_way)));
 }
 
 #[test]
@@ -175,8 +244,11 @@ fn bare_policies_are_explained_too() {
     let said = told(bare, &["--request", "GET /", "--from", "[2001:db8::1]:4711"]);
     assert!(said.starts_with("policies on line 1, domain default\n  a: takes 1 token\n"), "{said}");
     assert!(said.contains("key    client_address=2001:db8::/64\n"), "{said}");
-    let said = told(bare, &["--request", "GET /"]);
-    assert!(said.ends_with("note: the client's address is not known; tell it by --from\n"), "{said}");
+    let exempt = "sidecar: { cluster: sluice }\nskip: [{ client_address: [::1] }]\npolicies: [{ name: a, key: [], limit: 5/min }]\n";
+    for bare in [bare, exempt] {
+        let said = told(bare, &["--request", "GET /"]);
+        assert!(said.ends_with("note: the client's address is not known; tell it by --from\n"), "{said}");
+    }
 }
 
 #[test]

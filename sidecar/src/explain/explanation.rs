@@ -1,14 +1,11 @@
 //! What the policies of one filter make of a request.
 
-use policy::{Ask, Mode, Policies, Policy};
+use contract::MAX_BUCKETS;
+use policy::{Ask, Mode, Policies, Policy, Unasked, WHOLE_PPM};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::request::{Described, Drawn};
-
-/// How often a number is drawn, where something is chosen at random: enough for shares of a hundredth of a percent,
-/// and of a tenth where there are so many policies that it takes time.
-const DRAWS: [u32; 2] = [10_000, 1_000];
 
 /// What one filter makes of a request.
 #[derive(Clone, Debug, Serialize)]
@@ -21,6 +18,10 @@ pub struct Explanation {
     pub domain: String,
     /// What exempts the request from every policy, if anything does: the first such item of `skip`.
     pub exempt_by: Option<String>,
+    /// The line that disables the filter, if one does: then it does not get the request.
+    pub disabled_on_line: Option<usize>,
+    /// How many limits govern the request, where they are more than can be asked for: then `on_error` applies.
+    pub too_many_limits: Option<usize>,
     /// What is wrong with what the route says, which is then not heeded.
     pub route_mistakes: Vec<String>,
     /// In the order of the configuration.
@@ -49,6 +50,9 @@ pub struct Takes {
     pub percent: f64,
     /// For how many of these it is enforced, in percent; for the others it is in shadow.
     pub enforced_percent: f64,
+    /// For how many keys it is enforced, in percent, where not for all: whether for this one is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enforced_keys_percent: Option<f64>,
     /// The buckets.
     pub limits: Vec<Limit>,
 }
@@ -68,106 +72,165 @@ impl Explanation {
     /// Applies the policies that `written` is the configuration of.
     #[must_use]
     pub fn new(policies: &Policies, written: &Value, request: &Described) -> Self {
+        let chances = chances(policies, request);
         let mut all: Vec<Tally> = policies.iter().map(|_| Tally::default()).collect();
-        let mut route_mistakes = Vec::new();
-        let is_random = written.to_string().contains("percent");
-        let draws = if is_random { DRAWS[usize::from(all.len() > 100)] } else { 1 };
-        for draw in (0..draws).map(|number| (u64::from(number) << 32).div_ceil(u64::from(draws))) {
-            let draw = u32::try_from(draw).unwrap_or(u32::MAX);
-            let asked = policies.asks(&Drawn { request, draw });
-            route_mistakes = asked.mistakes.to_vec();
-            for ask in asked.asks {
-                let Some(tally) = all.get_mut(ask.policy) else { continue };
-                tally.asked += 1;
-                tally.enforced += u32::from(!ask.shadow);
-                tally.ask = Some(ask);
-            }
+        let mut most_limits = 0;
+        for (drawn, ppm) in &chances {
+            let answers = policies.answers(drawn);
+            let asks: Vec<Ask> = answers.iter().flatten().cloned().collect();
+            most_limits = most_limits.max(policies.bucket_count(&asks));
+            all.iter_mut().zip(answers).for_each(|(tally, answer)| tally.add(answer, *ppm));
         }
-        let exempt_by =
-            policies.skips(&Drawn { request, draw: 0 }).then(|| first_met(&written["skip"], request));
+        let is_exempt = chances.iter().all(|(drawn, _)| policies.skips(drawn));
+        let exempt_by = is_exempt.then(|| first_met(&written["skip"], &chances));
         let explained = policies.iter().zip(all).enumerate().map(|(index, (policy, tally))| {
-            let takes = tally.takes(policy, draws);
-            let why_not = takes.is_none().then(|| {
-                exempt_by.clone().unwrap_or_else(|| why_not(policy, &written["policies"][index], request))
-            });
-            Explained { name: policy.name().to_owned(), why_not, takes }
+            let name = policy.name().to_owned();
+            match tally {
+                Tally { ask: Some(ask), asked_ppm, .. } => {
+                    let takes = Takes::new(policies, policy, ask, asked_ppm, request);
+                    Explained { name, takes: Some(takes), why_not: None }
+                }
+                Tally { unasked, .. } => {
+                    let written = &written["policies"][index]["match"];
+                    let why_not = why_not(unasked, exempt_by.as_deref(), || failing(written, &chances));
+                    Explained { name, takes: None, why_not: Some(why_not) }
+                }
+            }
         });
+        let mistakes = policies.asks(&Drawn { request, draw: 0 }).mistakes;
         Self {
             line: 0,
             name: None,
             domain: policies.domain().to_owned(),
             policies: explained.collect(),
             exempt_by,
-            route_mistakes: route_mistakes.iter().map(ToString::to_string).collect(),
+            disabled_on_line: None,
+            too_many_limits: (most_limits > MAX_BUCKETS).then_some(most_limits),
+            route_mistakes: mistakes.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    /// The filter is disabled by what stands on this line: then its policies govern nothing.
+    #[must_use]
+    pub fn disabled(mut self, on_line: usize) -> Self {
+        self.disabled_on_line = Some(on_line);
+        (self.exempt_by, self.too_many_limits) = (None, None);
+        for policy in &mut self.policies {
+            (policy.takes, policy.why_not) = (None, Some("the filter is disabled".to_owned()));
+        }
+        self
+    }
+}
+
+/// The request with each draw that may mean something else than the one before, and its share of a million draws.
+fn chances<'a>(policies: &Policies, request: &'a Described) -> Vec<(Drawn<'a>, u32)> {
+    let mut shares = policies.shares_ppm();
+    shares.extend([0, WHOLE_PPM]);
+    let ends = shares.iter().skip(1);
+    let chance = |(&from, &to): (&u32, &u32)| {
+        let draw = (u64::from(from) << 32).div_ceil(u64::from(WHOLE_PPM));
+        (Drawn { request, draw: u32::try_from(draw).unwrap_or(u32::MAX) }, to - from)
+    };
+    shares.iter().zip(ends).map(chance).collect()
+}
+
+/// How often one policy asked for something, and for what at last, or why never.
+#[derive(Default)]
+struct Tally {
+    asked_ppm: u32,
+    ask: Option<Ask>,
+    /// Of several reasons the one that is tested last.
+    unasked: Option<Unasked>,
+}
+
+impl Tally {
+    fn add(&mut self, answer: Result<Ask, Unasked>, ppm: u32) {
+        match answer {
+            Ok(ask) => {
+                self.asked_ppm += ppm;
+                self.ask = Some(ask);
+            }
+            Err(unasked) => self.unasked = self.unasked.max(Some(unasked)),
         }
     }
 }
 
-/// How often one policy asked for something, and for what at last.
-#[derive(Default)]
-struct Tally {
-    asked: u32,
-    enforced: u32,
-    ask: Option<Ask>,
-}
-
-impl Tally {
-    fn takes(self, policy: &Policy, draws: u32) -> Option<Takes> {
-        let ask = self.ask?;
+impl Takes {
+    fn new(policies: &Policies, policy: &Policy, ask: Ask, asked_ppm: u32, request: &Described) -> Self {
         let limits = policy.limits().iter().map(|named| Limit {
             bucket: named.name.clone(),
             limit: named.text.clone(),
             burst: named.limit.burst_tokens(),
         });
-        Some(Takes {
-            key: ask.key,
-            cost_tokens: ask.cost_tokens,
-            percent: percent(self.asked, draws),
-            enforced_percent: percent(self.enforced, self.asked),
+        let can_deny = policies.mode(policy, &Drawn { request, draw: 0 }) == Mode::Enforce;
+        let by_key = can_deny && !ask.key.is_empty() && policy.enforce_ppm() < WHOLE_PPM;
+        let enforced_ppm = match ask.key.is_empty() {
+            true if can_deny => policy.enforce_ppm(),
+            false if !ask.shadow => WHOLE_PPM,
+            _ => 0,
+        };
+        Self {
+            percent: percent(asked_ppm),
+            enforced_percent: percent(enforced_ppm),
+            enforced_keys_percent: by_key.then(|| percent(policy.enforce_ppm())),
             limits: limits.collect(),
-        })
+            cost_tokens: ask.cost_tokens,
+            key: ask.key,
+        }
     }
 }
 
-fn percent(part: u32, of: u32) -> f64 {
-    f64::from(part) * 100.0 / f64::from(of.max(1))
+fn percent(ppm: u32) -> f64 {
+    f64::from(ppm) * 100.0 / f64::from(WHOLE_PPM)
 }
 
-/// Why a policy does not govern a request from which the filter exempts nobody.
-fn why_not(policy: &Policy, written: &Value, request: &Described) -> String {
-    if !policy.matches(&Drawn { request, draw: 0 }) {
-        let failing = failing_conditions(&written["match"], request);
-        return if failing.is_empty() { "match".to_owned() } else { failing.join(", ") };
+/// Why a policy asks nothing, in the words of its configuration.
+fn why_not(unasked: Option<Unasked>, exempt_by: Option<&str>, failing: impl Fn() -> Vec<String>) -> String {
+    match unasked {
+        Some(Unasked::Exempt) => return exempt_by.unwrap_or("skip").to_owned(),
+        Some(Unasked::RouteSkips) => "the route's metadata: skip: true",
+        Some(Unasked::NotChosen) => "the route's metadata chooses other policies",
+        Some(Unasked::OnlyIfChosen) => "only_if_chosen, and the route does not choose it",
+        Some(Unasked::RouteOff) => "the route's metadata: mode: off",
+        Some(Unasked::Off) => "mode: off",
+        Some(Unasked::LacksKey) => "missing: skip, and the request lacks a part of the key",
+        Some(Unasked::MadeWay) => {
+            return format!("in shadow, and more than {MAX_BUCKETS} limits govern the request: it makes way");
+        }
+        Some(Unasked::Condition) | None => {
+            let failing = failing();
+            return if failing.is_empty() { "match".to_owned() } else { failing.join(", ") };
+        }
     }
-    if policy.mode() == Mode::Off {
-        return "mode: off".to_owned();
-    }
-    if policy.only_if_chosen() {
-        return "only_if_chosen, and the route does not choose it".to_owned();
-    }
-    if written["missing"] == "skip" {
-        return "missing: skip, and the request lacks a part of the key".to_owned();
-    }
-    "the route's metadata".to_owned()
+    .to_owned()
 }
 
-/// The conditions that the request does not meet, each tried alone.
-fn failing_conditions(written: &Value, request: &Described) -> Vec<String> {
+/// The conditions that the request does not meet whatever is drawn, each tried alone.
+fn failing(written: &Value, chances: &[(Drawn<'_>, u32)]) -> Vec<String> {
     let conditions = written.as_object().into_iter().flatten();
-    let failing = conditions.filter(|(name, condition)| !meets(request, json!({ name.as_str(): condition })));
+    let failing = conditions.filter(|(name, condition)| {
+        let alone = alone(json!({ name.as_str(): condition }));
+        !chances.iter().any(|(drawn, _)| is_met(alone.as_ref(), drawn))
+    });
     failing.map(|(name, _)| format!("match.{name}")).collect()
 }
 
-/// The first of several conditions that the request meets.
-fn first_met(written: &Value, request: &Described) -> String {
+/// The first of several conditions that the request meets whatever is drawn.
+fn first_met(written: &Value, chances: &[(Drawn<'_>, u32)]) -> String {
     let mut conditions = written.as_array().into_iter().flatten();
-    let met = conditions.position(|condition| meets(request, condition.clone()));
+    let met = conditions.position(|condition| {
+        let alone = alone(condition.clone());
+        chances.iter().all(|(drawn, _)| is_met(alone.as_ref(), drawn))
+    });
     met.map_or_else(|| "skip".to_owned(), |index| format!("skip[{index}]"))
 }
 
-/// Whether a request meets a condition, found out by a policy that has no other.
-fn meets(request: &Described, condition: Value) -> bool {
+/// A policy that has only this condition.
+fn alone(condition: Value) -> Option<Policies> {
     let policy = json!({"name": "alone", "key": [], "limit": "1 per second", "match": condition});
-    let policies = Policies::from_value(json!({"sidecar": {"cluster": "any"}, "policies": [policy]}));
-    policies.is_ok_and(|policies| policies.iter().all(|policy| policy.matches(&Drawn { request, draw: 0 })))
+    Policies::from_value(json!({"sidecar": {"cluster": "any"}, "policies": [policy]})).ok()
+}
+
+fn is_met(alone: Option<&Policies>, drawn: &Drawn<'_>) -> bool {
+    alone.is_some_and(|policies| policies.iter().all(|policy| policy.matches(drawn)))
 }

@@ -7,7 +7,7 @@ mod text;
 
 use std::io::{self, Write};
 
-use policy::{CLIENT_ADDRESS, Policy};
+use policy::CLIENT_ADDRESS;
 use serde::Serialize;
 
 use crate::check::find::Route;
@@ -77,7 +77,7 @@ fn explain(file: &File, inspected: &Inspected<'_>, args: &ExplainArgs) -> All {
                 notes.extend(routes.find(|route| route.metadata.is_some()).map(|route| unknown(file, route)))
             }
         }
-        if policies.iter().any(Policy::uses_client_address) && !request.knows(CLIENT_ADDRESS) {
+        if policies.uses_client_address() && !request.knows(CLIENT_ADDRESS) {
             notes.push("the client's address is not known; tell it by --from".to_owned());
         }
         filters.push(Explanation {

@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Display, Formatter};
 
+use contract::MAX_BUCKETS;
+
 use super::explanation::{Explained, Explanation, Takes};
 
 impl Display for Explanation {
@@ -11,8 +13,18 @@ impl Display for Explanation {
         for mistake in &self.route_mistakes {
             writeln!(f, "  what the route says is not heeded: {mistake}")?;
         }
+        if let Some(line) = self.disabled_on_line {
+            return writeln!(f, "  the filter is disabled by line {line}: it does not get the request");
+        }
         if let Some(by) = &self.exempt_by {
             return writeln!(f, "  the request is exempt from every policy: it meets {by}");
+        }
+        if let Some(limits) = self.too_many_limits {
+            writeln!(
+                f,
+                "  {limits} limits govern the request, and at most {MAX_BUCKETS} can be asked for: none is, and \
+                 on_error applies"
+            )?;
         }
         self.policies.iter().try_for_each(|policy| policy.fmt(f))
     }
@@ -39,7 +51,10 @@ impl Display for Takes {
         if self.percent < 100.0 {
             write!(f, " of {} percent of such requests", self.percent)?;
         }
-        if self.enforced_percent <= 0.0 {
+        if let Some(percent) = self.enforced_keys_percent.filter(|percent| *percent > 0.0) {
+            let enforced = if self.enforced_percent > 0.0 { "enforced" } else { "in shadow" };
+            write!(f, ", {enforced} for this key: it is enforced for {percent} percent of all keys")?;
+        } else if self.enforced_percent <= 0.0 {
             write!(f, ", in shadow: it never denies")?;
         } else if self.enforced_percent < 100.0 {
             write!(f, ", enforced for {} percent of them, in shadow for the others", self.enforced_percent)?;
