@@ -39,7 +39,7 @@ impl Policies {
             let policy = self.get(ask).filter(|_| charged.get(index) == Some(&true))?;
             let refunded = policy.refund_on.iter().any(|statuses| {
                 let status = found.get_or_init(|| status(response));
-                status.is_some_and(|status| (statuses.first..=statuses.last).contains(&status))
+                status.is_some_and(|status| statuses.has(status))
             });
             let actual =
                 if refunded { Some(Actual::Tokens(0)) } else { policy.settle.as_ref()?.actual(response) };

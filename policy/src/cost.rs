@@ -32,6 +32,13 @@ pub enum SettleSource {
     BytesPerToken(u64),
 }
 
+/// Statuses of responses: one such as `404`, or a class such as `5xx`. From the first to the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Statuses {
+    pub first: u16,
+    pub last: u16,
+}
+
 /// What a request really cost, as far as the headers of its response tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Actual {
@@ -39,6 +46,12 @@ pub enum Actual {
     Tokens(u64),
     /// A token for so many bytes of the body, at most `max`.
     Bytes { per_token: u64, max: u64 },
+}
+
+impl Statuses {
+    pub fn has(self, status: u16) -> bool {
+        (self.first..=self.last).contains(&status)
+    }
 }
 
 impl Cost {

@@ -19,14 +19,18 @@ mod key;
 mod matcher;
 mod part;
 mod policies;
+mod problem;
 mod request;
 mod route;
+mod share;
 
 pub use answer::{Answer, Count, Denial, Failure, Header, UpstreamHeaders};
 pub use bill::Bill;
+pub use config::ConfigError;
 #[cfg(feature = "schema")]
 pub use config::schema;
-pub use config::{ConfigError, Place, Problem, Step, WHOLE_PPM};
 pub use policies::{Ask, Asked, Mode, NamedLimit, OnError, Policies, Policy, Sidecar, Unasked};
+pub use problem::{Place, Problem, Step};
 pub use request::{CLIENT_ADDRESS, ROUTE_NAME, Request, Response};
 pub use route::ROUTE_METADATA;
+pub use share::WHOLE_PPM;

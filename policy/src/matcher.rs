@@ -6,8 +6,8 @@ use ipnet::IpNet;
 use regex::bytes::Regex;
 
 use crate::Request;
-use crate::config::WHOLE_PPM;
 use crate::request::{self, ROUTE_NAME};
+use crate::share::Share;
 
 /// A condition on a request.
 #[derive(Clone, Debug)]
@@ -33,8 +33,8 @@ pub enum Condition {
     RouteName(Vec<String>),
     /// On a value of metadata, by the path of its attribute.
     Metadata(String, Test),
-    /// So many of a million requests.
-    Share(u32),
+    /// So many of all requests.
+    Share(Share),
 }
 
 /// A condition on a value.
@@ -81,8 +81,7 @@ impl Condition {
                 let shown = request::as_json(value);
                 test.fits(Some(value)) || shown.is_some_and(|shown| test.fits(Some(shown.as_bytes())))
             }),
-            // Compared in 64 bits, so that a share of all is all.
-            Self::Share(ppm) => u64::from(by.draw()) * u64::from(WHOLE_PPM) < u64::from(*ppm) << 32,
+            Self::Share(share) => share.has(by.draw()),
         }
     }
 
@@ -91,20 +90,20 @@ impl Condition {
         match self {
             Self::All(all) => all.iter().all(Self::is_always_met),
             Self::Any(any) => any.iter().any(Self::is_always_met),
-            Self::Share(ppm) => *ppm >= WHOLE_PPM,
+            Self::Share(share) => *share == Share::WHOLE,
             _ => false,
         }
     }
 
     /// Adds every share in it.
-    pub fn add_shares(&self, to: &mut BTreeSet<u32>) {
+    pub fn add_shares(&self, to: &mut BTreeSet<Share>) {
         match self {
             Self::All(inner) | Self::Any(inner) => {
                 inner.iter().for_each(|condition| condition.add_shares(to));
             }
             Self::Not(inner) => inner.add_shares(to),
-            Self::Share(ppm) => {
-                to.insert(*ppm);
+            Self::Share(share) => {
+                to.insert(*share);
             }
             _ => {}
         }

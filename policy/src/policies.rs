@@ -13,12 +13,13 @@ use sha2::{Digest, Sha256};
 
 use crate::Request;
 use crate::answer::{Denied, Headers};
-use crate::config::{Problem, Statuses, WHOLE_PPM};
-use crate::cost::{Cost, Settle};
+use crate::cost::{Cost, Settle, Statuses};
 use crate::key::Key;
 use crate::matcher::Condition;
 use crate::part::Part;
+use crate::problem::Problem;
 use crate::route::{Memo, Said};
+use crate::share::Share;
 
 /// A valid configuration.
 #[derive(Clone, Debug)]
@@ -54,8 +55,8 @@ pub struct Policy {
     pub(crate) settle: Option<Settle>,
     pub(crate) refund_on: Vec<Statuses>,
     pub(crate) mode: Mode,
-    /// For so many of a million keys it is enforced.
-    pub(crate) enforce_ppm: u32,
+    /// For so many of its keys it is enforced.
+    pub(crate) enforced: Share,
     pub(crate) only_if_chosen: bool,
     pub(crate) on_error: OnError,
     pub(crate) denied: Option<Arc<Denied>>,
@@ -245,7 +246,7 @@ impl Policies {
         let mut shares = BTreeSet::new();
         let own = self.policies.iter().map(|policy| &policy.condition);
         own.chain(&self.skip).for_each(|condition| condition.add_shares(&mut shares));
-        shares
+        shares.into_iter().map(Share::ppm).collect()
     }
 
     /// Whether the client's address decides anything.
@@ -361,13 +362,13 @@ impl Policy {
     /// For how many of a million keys it is enforced, or of requests where all share one key.
     #[must_use]
     pub fn enforce_ppm(&self) -> u32 {
-        self.enforce_ppm
+        self.enforced.ppm()
     }
 
     /// Whether it is enforced for a key: always the same answer, on every Envoy, and for ever more keys as the share
     /// grows. Where all share one key, so many of the requests are meant.
     fn enforces(&self, key: &str, request: &impl Request) -> bool {
-        if self.enforce_ppm >= WHOLE_PPM {
+        if self.enforced == Share::WHOLE {
             return true;
         }
         let drawn = request.draw().to_be_bytes();
@@ -375,7 +376,7 @@ impl Policy {
         // Hashed with the name, so that neither `percent` nor another policy chooses the same ones.
         let digest = Sha256::new().chain_update(&self.name).chain_update("/").chain_update(of).finalize();
         let draw = digest.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
-        u64::from(draw) * u64::from(WHOLE_PPM) < u64::from(self.enforce_ppm) << 32
+        self.enforced.has(draw)
     }
 }
 

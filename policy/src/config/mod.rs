@@ -4,6 +4,7 @@
 //! [`validate`] turns it into [`Policies`], or says everything that is wrong with it at once.
 
 mod error;
+mod route;
 mod scalar;
 #[cfg(feature = "schema")]
 mod schema;
@@ -15,14 +16,11 @@ mod written;
 
 use serde_json::Value;
 
-pub use error::{ConfigError, Place, Problem, Step};
-pub use scalar::{Statuses, WHOLE_PPM};
+pub use error::ConfigError;
 #[cfg(feature = "schema")]
 pub use schema::schema;
-pub use source::object;
-pub use validate::route;
 
-use crate::Policies;
+use crate::{Policies, Problem};
 
 impl Policies {
     /// Reads a filter's `configuration` as Envoy hands it over: JSON, or the encoding of a protobuf Struct.

@@ -9,6 +9,9 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Unexpected, Visitor};
 
+use crate::cost::Statuses;
+use crate::share::{Share, WHOLE_PPM};
+
 /// A whole number, written as a number or as a string of digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Whole(pub u64);
@@ -17,9 +20,9 @@ pub struct Whole(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span(pub Duration);
 
-/// A share of all, in parts of a million; written in percent, such as `10` or `2.5`.
+/// A share of all, written in percent, such as `10` or `2.5`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Percent(pub u32);
+pub struct Percent(pub Share);
 
 /// A number of tokens and the time in which they are refilled, such as `60 per minute` or `5 per 12s`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,16 +30,6 @@ pub struct Rate {
     pub tokens: u64,
     pub period_us: u64,
 }
-
-/// Statuses of responses: one such as `404`, or a class such as `5xx`. From the first to the last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Statuses {
-    pub first: u16,
-    pub last: u16,
-}
-
-/// All of them, in parts of a million.
-pub const WHOLE_PPM: u32 = 1_000_000;
 
 const RATE: &str =
     "a limit such as \"60 per minute\", \"5 per 12s\", \"1000/day\" or { tokens: 60, per: minute }";
@@ -209,7 +202,7 @@ fn percent(text: &str) -> Option<Percent> {
         return None;
     }
     let parts = whole(ones)?.checked_mul(10_000)?.checked_add(whole(&format!("{decimals:0<4}"))?)?;
-    u32::try_from(parts).ok().filter(|&parts| parts <= WHOLE_PPM).map(Percent)
+    u32::try_from(parts).ok().filter(|&parts| parts <= WHOLE_PPM).map(|parts| Percent(Share::new(parts)))
 }
 
 /// Three digits, or one and `xx`.
@@ -294,7 +287,7 @@ mod tests {
 
     #[test]
     fn percentages_are_exact() {
-        let parts = |text| percent(text).map(|Percent(parts)| parts);
+        let parts = |text| percent(text).map(|Percent(share)| share.ppm());
         assert_eq!([parts("0"), parts("10"), parts("100")], [Some(0), Some(100_000), Some(1_000_000)]);
         assert_eq!(
             [parts("2.5"), parts("0.0001"), parts(" 99.9999 ")],

@@ -6,11 +6,12 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
-use super::scalar::{Percent, Rate, Span, Statuses, Whole};
+use super::scalar::{Percent, Rate, Span, Whole};
 use super::written::{
     OneOrMore, Word, Written, WrittenCost, WrittenHeaderCost, WrittenJitter, WrittenMode, WrittenPart,
     WrittenPartFields, WrittenRetryAfter,
 };
+use crate::cost::Statuses;
 
 /// The JSON Schema of a filter's configuration, draft 2020-12.
 #[must_use]

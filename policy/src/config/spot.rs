@@ -8,7 +8,7 @@ use serde::de::{DeserializeOwned, Visitor};
 use serde_json::Value;
 use serde_path_to_error::Segment;
 
-use super::error::{Place, Problem, Step};
+use crate::{Place, Problem, Step};
 
 /// The most problems that are told at once.
 const MAX_PROBLEMS: usize = 100;

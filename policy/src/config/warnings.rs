@@ -3,9 +3,8 @@
 use bucket::{EXACT, Limit};
 use contract::MAX_BUCKETS;
 
-use super::error::{Place, Problem, Step};
 use crate::matcher::{Condition, Test};
-use crate::{Mode, Policies, Policy};
+use crate::{Mode, Place, Policies, Policy, Problem, Step};
 
 impl Policies {
     /// Traps: what is allowed, and yet most likely not what its author wants.
@@ -77,7 +76,7 @@ impl Policy {
                 ),
             );
         }
-        if self.mode == Mode::Enforce && self.enforce_ppm == 0 {
+        if self.mode == Mode::Enforce && self.enforced.ppm() == 0 {
             warn("enforce_percent", "it is enforced for nobody; `mode: shadow` says so".to_owned());
         }
         found
@@ -92,7 +91,7 @@ fn debt_tokens(limit: &Limit) -> u64 {
 /// Why no request meets a condition, where that is certain.
 fn contradiction(condition: &Condition) -> Option<String> {
     match condition {
-        Condition::Share(0) => Some("0 percent are none".to_owned()),
+        Condition::Share(share) if share.ppm() == 0 => Some("0 percent are none".to_owned()),
         Condition::Any(any) => {
             let reasons: Option<Vec<String>> = any.iter().map(contradiction).collect();
             reasons.and_then(|reasons| reasons.into_iter().next())

@@ -16,7 +16,6 @@ use contract::MAX_BUCKETS;
 use serde_json::Value;
 
 use self::condition::Regexes;
-use super::error::Problem;
 use super::scalar::Span;
 use super::spot::{Problems, Spot};
 use super::written::{Written, WrittenMode, WrittenOnError, WrittenSidecar};
@@ -24,7 +23,7 @@ use crate::answer::Denied;
 use crate::key::HashSecret;
 use crate::matcher::Condition;
 use crate::route::Memo;
-use crate::{Mode, OnError, Policies, Policy, Sidecar};
+use crate::{Mode, OnError, Policies, Policy, Problem, Sidecar};
 
 pub use route::route;
 

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::{Defaults, answer, condition, key, limit, mode, name, on_error};
-use crate::config::scalar::{Percent, WHOLE_PPM};
+use crate::config::scalar::Percent;
 use crate::config::spot::Spot;
 use crate::config::written::{WrittenMissing, WrittenPolicy};
 use crate::cost::Cost;
 use crate::matcher::Condition;
+use crate::share::Share;
 use crate::{Mode, Policy};
 
 /// The policy at `spot`, the item `place` of the list; `None` where it is too wrong to go on.
@@ -48,7 +49,7 @@ pub fn policy(written: WrittenPolicy, place: usize, spot: &Spot<'_>, defaults: &
         settle,
         refund_on: written.refund_on.read(&spot.field("refund_on")).unwrap_or_default(),
         mode: own_mode,
-        enforce_ppm: percent.map_or(WHOLE_PPM, |Percent(parts)| parts),
+        enforced: percent.map_or(Share::WHOLE, |Percent(share)| share),
         only_if_chosen: written.only_if_chosen.read(&spot.field("only_if_chosen")).unwrap_or_default(),
         on_error: own_on_error.map_or(defaults.on_error, on_error),
         denied: written

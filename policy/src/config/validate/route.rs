@@ -4,12 +4,11 @@ use bucket::EXACT;
 use serde_json::Value;
 
 use super::mode;
-use crate::Policies;
-use crate::config::error::Problem;
 use crate::config::scalar::Whole;
 use crate::config::spot::{Problems, Spot, did_you_mean};
 use crate::config::written::WrittenRoute;
 use crate::route::Route;
+use crate::{Policies, Problem};
 
 /// What a route says in its metadata of the namespace `sluice`, or everything that is wrong with it; which
 /// names there are is heeded where the policies are known.

@@ -134,7 +134,7 @@ pub struct WrittenPolicy {
     pub settle: Later<WrittenSettle>,
     /// Statuses of responses for which nothing is to be paid: what was taken is returned.
     #[serde(default)]
-    pub refund_on: Later<Vec<super::scalar::Statuses>>,
+    pub refund_on: Later<Vec<crate::cost::Statuses>>,
     /// Whether it denies, or only tells what it would.
     #[serde(default)]
     pub mode: Later<WrittenMode>,
