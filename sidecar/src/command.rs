@@ -20,6 +20,17 @@ Examples:
   sluice explain envoy.yaml --request 'GET /api/x' -H 'x-api-key: a' --from 192.0.2.1
   sluice explain envoy.yaml --request 'POST https://shop.example.com/pay?step=2'
   sluice explain envoy.yaml --request 'GET /' --route checkout --format json
+  sluice explain envoy.yaml --request 'GET /' --attribute 'filter_state|tenant=shop'
+
+Attributes that keys and conditions use, besides what --from and --route tell:
+  metadata|filter_metadata|NAMESPACE|NAME...       dynamic_metadata; a jwt_claim is in the namespace
+                                                   envoy.filters.http.jwt_authn, below its payload
+  xds|listener_metadata|filter_metadata|NAMESPACE|NAME...
+                                                   listener_metadata
+  filter_state|NAME                                filter_state
+  connection|uri_san_peer_certificate              client_certificate; also
+  connection|dns_san_peer_certificate, connection|sha256_peer_certificate_digest and
+  connection|subject_peer_certificate
 
 Exit codes:
   0   the policies were told
@@ -51,7 +62,7 @@ pub enum Command {
 #[derive(Clone, Debug, PartialEq, Eq, Parser)]
 #[command(after_help = AFTER_CHECK_HELP)]
 pub struct CheckArgs {
-    /// YAML, or JSON where the name ends in .json; - is the standard input
+    /// YAML, or JSON where the name ends in .json; - is the standard input. One of several needs no Sluice filter
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<String>,
 
@@ -68,7 +79,8 @@ pub struct ExplainArgs {
     #[arg(value_name = "FILE")]
     pub file: String,
 
-    /// The method and the path with its query, such as 'GET /api/x?page=2'; instead of the path also a whole URL
+    /// The method and the path with its query, such as 'GET /api/x?page=2'; instead of the path also a whole URL,
+    /// and for a CONNECT the host and the port
     #[arg(long, value_name = "METHOD PATH")]
     pub request: RequestLine,
 

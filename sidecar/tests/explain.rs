@@ -134,6 +134,136 @@ fn a_route_is_heard() {
 }
 
 #[test]
+fn all_metadata_of_a_route_is_known() {
+    let policies = "policies:
+                    - { name: planned, key: [{ route_metadata: { namespace: com.example, path: [plan] } }], missing: skip, limit: 5 per minute }
+                    - { name: deep, key: [{ route_metadata: { namespace: com.example, path: [a, b] } }], limit: 5 per minute }
+                    - { name: ours, key: [{ route_metadata: { namespace: sluice, path: [cost] } }], limit: 5 per minute }
+";
+    let file = envoy(policies).replace(
+        "sluice: { policies: [chosen], cost: 7 }",
+        "sluice: { cost: 7 }, com.example: { plan: gold, a: { b: true } }",
+    );
+    let said = told(&file, &["--request", "GET /", "--route", "dear"]);
+    for key in ["com.example:plan=gold\n", "com.example:a:b=*true\n", "sluice:cost=*7\n", "takes 7 tokens"] {
+        assert!(said.contains(key), "{key:?} is missing in: {said}");
+    }
+}
+
+/// The file with one thing changed.
+fn changed(from: &str, to: &str) -> String {
+    let file = envoy(POLICIES);
+    assert!(file.contains(from), "{from:?} is not in the file");
+    file.replace(from, to)
+}
+
+#[test]
+fn a_filter_that_is_disabled_is_told() {
+    let disabled = changed("- name: limits\n", "- name: limits\n            disabled: true\n");
+    let from = ["--request", "GET /", "--from", "::1"];
+    let said = told(&disabled, &from);
+    assert!(said.contains("  the filter is disabled by line 16: it does not get the request\n"), "{said}");
+    let of_route = |file: &str, config: &str| {
+        let config = format!(
+            "name: plain, typed_per_filter_config: {{ limits: {{ \"@type\": type.googleapis.com/envoy.config.route.v3.FilterConfig{config} }} }}"
+        );
+        file.replace("name: plain", &config)
+    };
+    let route = [&from[..], &["--route", "plain"]].concat();
+    let off = of_route(&envoy(POLICIES), ", disabled: true");
+    let explained = filter(&off, &route);
+    assert_eq!(explained["disabled_on_line"], 12);
+    assert_eq!(explained["policies"][0]["why_not"], "the filter is disabled");
+    assert!(told(&off, &from).contains("that on line 12 says more"));
+    assert_eq!(
+        filter(&of_route(&disabled, ""), &route)["disabled_on_line"],
+        Value::Null,
+        "it is switched on"
+    );
+    let all = changed(
+        "- routes:",
+        "- typed_per_filter_config: { limits: { \"@type\": x/envoy.config.route.v3.FilterConfig, disabled: true } }\n              routes:",
+    );
+    assert_eq!(filter(&all, &route)["disabled_on_line"], 11);
+    assert_eq!(filter(&of_route(&all, ""), &route)["disabled_on_line"], Value::Null, "by the inner one");
+}
+
+#[test]
+fn a_path_that_envoy_would_change_is_told() {
+    let normal = changed(
+        "route_config:",
+        "normalize_path: true\n          merge_slashes: true\n          route_config:",
+    );
+    let notes = |file: &str, path: &str| {
+        let arguments = ["--request", &format!("GET {path}"), "--from", "::1", "--route", "plain"];
+        told(file, &arguments).matches("note: by ").count()
+    };
+    for (path, count) in
+        [("/a/./b", 1), ("/a/..", 1), ("/a//b", 1), ("/%62", 1), ("/a/b?x=%62//", 0), ("/.well-known", 0)]
+    {
+        assert_eq!((notes(&normal, path), notes(&envoy(POLICIES), path)), (count, 0), "{path}");
+    }
+    let other = normal.replace("path: { prefix: /api }, ", "").replace("key: [path]", "key: []");
+    let other = other.replace("{ path: { exact: /healthz } }, ", "");
+    assert_eq!(notes(&other, "/a/./b"), 0, "no policy asks for the path");
+}
+
+#[test]
+fn a_name_of_several_routes_is_told() {
+    let arguments = ["--request", "GET /", "--from", "::1", "--route", "dear"];
+    let two = changed("name: plain", "name: dear");
+    let said = told(&two, &arguments);
+    assert!(said.ends_with("the first is taken of those on lines 12 and 13\n"), "{said}");
+    let same =
+        two.replace(", metadata: { filter_metadata: { sluice: { policies: [chosen], cost: 7 } } }", "");
+    assert!(!told(&same, &arguments).contains("note:"));
+}
+
+#[test]
+fn a_route_that_no_filter_hears_is_told() {
+    let other = "          http_filters: []
+      - typed_config:
+          \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          route_config: { virtual_hosts: [] }
+          http_filters:\n";
+    let said = told(&changed("          http_filters:\n", other), &["--request", "GET /", "--route", "dear"]);
+    assert_eq!(said, "note: no request of the route gets to the filter on line 23\n");
+}
+
+#[test]
+fn a_route_of_a_file_without_routes_has_nothing_but_a_name() {
+    let bare =
+        "sidecar: { cluster: sluice }\npolicies: [{ name: a, key: [route_name], limit: 5 per minute }]\n";
+    let said = told(bare, &["--request", "GET /", "--route", "x"]);
+    assert!(said.contains("route_name=x\n") && said.contains("note: the file has no routes"), "{said}");
+}
+
+#[test]
+fn a_file_without_a_filter_cannot_be_explained() {
+    let routes = "routes: [{ name: a, match: {}, metadata: { filter_metadata: { sluice: { cost: 1 } } } }]";
+    for file in [routes, "a: 1"] {
+        let output = explain(file, &["--request", "GET /"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("error: no Sluice filter was found"), "{said}");
+        assert_eq!(output.status.code(), Some(1));
+    }
+}
+
+#[test]
+fn a_connect_has_a_host_and_no_path() {
+    let bare = "sidecar: { cluster: sluice }\npolicies: [{ name: a, key: [method, host, path], limit: 5 per minute }]\n";
+    let said = told(bare, &["--request", "CONNECT Example.com:443"]);
+    assert!(said.contains("key    method=CONNECT,host=example.com,path\n"), "{said}");
+}
+
+#[test]
+fn nothing_from_the_file_steers_the_terminal() {
+    let file = changed("- name: limits\n", "- name: \"a\\e[31mb\\nc\"\n");
+    let said = told(&file, &["--request", "GET /", "--from", "::1"]);
+    assert!(said.starts_with("a\\u{1b}[31mb\\nc on line 19, domain shop\n"), "{said:?}");
+}
+
+#[test]
 fn what_exempts_a_request_is_named() {
     let said = told(&envoy(POLICIES), &["--request", "OPTIONS /", "--route", "plain", "--from", "::1"]);
     let expected = "the request is exempt from every policy: it meets skip[1]";
@@ -267,6 +397,7 @@ fn a_wrong_command_line_ends_with_64() {
         &["--request", "GET"],
         &["--request", "GET api"],
         &["--request", "GET https://"],
+        &["--request", "CONNECT example.com"],
         &["--request", "GET /", "-H", "x-api-key"],
         &["--request", "GET /", "--from", "localhost"],
         &["--request", "GET /", "--attribute", "route_name"],

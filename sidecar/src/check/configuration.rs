@@ -12,6 +12,9 @@ use crate::document::{Documents, Field, Node, Source, Span, Value, embedded, jso
 
 const STRUCT: &str = "type.googleapis.com/google.protobuf.Struct";
 
+/// What no configuration of ours is without.
+const WORDS: [&str; 2] = ["policies", "sidecar"];
+
 /// The configuration of the plugin that is the value of `plugin`.
 pub fn of_plugin<'a>(source: &Source, plugin: &'a Field) -> Result<Cow<'a, Node>, Finding> {
     let Some(any) = plugin.node.option("configuration") else { return Err(absent(plugin.at)) };
@@ -51,6 +54,17 @@ pub fn of_plugin<'a>(source: &Source, plugin: &'a Field) -> Result<Cow<'a, Node>
             Err(Finding::error(any.node.get("@type").map_or(any.at, Node::shown), message))
         }
     }
+}
+
+/// Whether a plugin's configuration that could not be read is most likely ours: it has the words that ours has.
+pub fn speaks_of_policies(plugin: &Field) -> bool {
+    let Some(any) = plugin.node.option("configuration").map(|field| &field.node) else { return false };
+    let value = any.get("value");
+    let has_words = |text: &str| WORDS.iter().any(|word| text.contains(word));
+    [Some(any), value].into_iter().flatten().any(|node| match &node.value {
+        Value::Text(text) => has_words(text) || from_base64(text).is_some_and(|text| has_words(&text)),
+        _ => WORDS.iter().any(|word| node.get(word).is_some()),
+    })
 }
 
 fn read_json(documents: Documents, at: Span) -> Result<Cow<'static, Node>, Finding> {

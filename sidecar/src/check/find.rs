@@ -10,6 +10,9 @@ use crate::document::{Node, Source, Span, Value};
 const WASM: &str = "envoy.extensions.filters.http.wasm.v3.Wasm";
 const MANAGER: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 
+/// What switches a filter off or on for a route.
+const OF_ROUTE: &str = "envoy.config.route.v3.FilterConfig";
+
 /// Where routes and virtual hosts have filters' configurations of their own.
 const PER_ROUTE: [&str; 2] = ["typed_per_filter_config", "typedPerFilterConfig"];
 
@@ -18,7 +21,7 @@ const PER_ROUTE: [&str; 2] = ["typed_per_filter_config", "typedPerFilterConfig"]
 pub struct Found<'a> {
     /// The Sluice filters, in order.
     pub filters: Vec<Filter<'a>>,
-    /// The routes that have a name, or metadata for Sluice.
+    /// The routes that have a name, metadata, or filters' configurations.
     pub routes: Vec<Route<'a>>,
     /// Wasm filters that are somebody else's.
     pub others: usize,
@@ -35,6 +38,8 @@ pub struct Filter<'a> {
     pub name: Option<&'a str>,
     /// What stands around it.
     pub home: Home<'a>,
+    /// The HTTP filter that it is, as the connection manager lists it.
+    pub http_filter: Option<&'a Node>,
     /// Its configuration, if it could be read.
     pub configuration: Option<Cow<'a, Node>>,
 }
@@ -64,9 +69,15 @@ pub struct Route<'a> {
     pub name: Option<&'a str>,
     /// What it says in its metadata, in the namespace `sluice`.
     pub metadata: Option<&'a Node>,
+    /// All its metadata, by namespace.
+    pub all_metadata: Option<&'a Node>,
     /// The HTTP connection manager around it.
     pub manager: Option<&'a Node>,
+    /// The `typed_per_filter_config` of the route, of its virtual host and of all routes, the innermost first.
+    per_filter: PerFilter<'a>,
 }
+
+type PerFilter<'a> = [Option<&'a Node>; 3];
 
 impl Route<'_> {
     /// Whether the filter may get its requests: they stand in one connection manager, or it is not known in which.
@@ -77,6 +88,27 @@ impl Route<'_> {
             _ => true,
         }
     }
+
+    /// Whether the route switches the filter off, or on, and where; `None` where it says nothing of it.
+    #[must_use]
+    pub fn disables(&self, filter: &Filter<'_>) -> Option<(bool, Span)> {
+        let name = filter.http_filter?.get("name")?.text()?;
+        let said = { self.per_filter.iter() }.flatten().find_map(|per_filter| per_filter.field(name))?;
+        // Whatever else is configured for the route switches the filter on.
+        let of_route = message(&said.node).filter(|(kind, _)| *kind == OF_ROUTE);
+        let disabled = of_route.and_then(|(_, message)| message.option("disabled"));
+        let at = disabled.map_or(said.at, |field| field.at);
+        Some((disabled.is_some_and(|field| field.node.value == Value::Bool(true)), at))
+    }
+}
+
+impl Filter<'_> {
+    /// Where it is disabled for all routes that do not say otherwise.
+    #[must_use]
+    pub fn disabled(&self) -> Option<Span> {
+        let disabled = self.http_filter?.option("disabled")?;
+        (disabled.node.value == Value::Bool(true)).then_some(disabled.at)
+    }
 }
 
 /// Finds them in one document of a file.
@@ -86,6 +118,7 @@ pub fn find<'a>(source: &Source, root: &'a Node, found: &mut Found<'a>) {
             at: root.shown(),
             name: None,
             home: Home::Elsewhere,
+            http_filter: None,
             configuration: Some(Cow::Borrowed(root)),
         };
         found.filters.push(filter);
@@ -107,6 +140,13 @@ struct Around<'a> {
     manager: Option<&'a Node>,
     /// The name in the mapping around it, such as that of an HTTP filter.
     name: Option<&'a str>,
+    /// Whether it is the list of a connection manager's HTTP filters.
+    is_list_of_filters: bool,
+    /// The one of them that it is in.
+    http_filter: Option<&'a Node>,
+    per_filter: PerFilter<'a>,
+    /// What Istio merges into a route, and the name of that.
+    patch: Option<(&'a Node, Option<&'a str>)>,
     /// Whether it is said for a route or a virtual host.
     is_per_route: bool,
 }
@@ -132,19 +172,35 @@ impl<'a> Walk<'_, '_, 'a> {
             _ => {}
         }
         let name = node.get("name").and_then(Node::text);
-        self.route(node, name, around.manager);
+        if let Some(own) = PER_ROUTE.iter().find_map(|name| node.get(name)) {
+            let [first, second, _] = around.per_filter;
+            around.per_filter = [Some(own), first, second];
+        }
+        self.route(node, name, around);
+        if node.get("applyTo").and_then(Node::text) == Some("HTTP_ROUTE") {
+            let path = ["match", "route_configuration", "vhost", "route", "name"];
+            let matched = node.options(&path).and_then(Node::text);
+            around.patch = node.options(&["patch", "value"]).map(|patch| (patch, matched));
+        }
         for field in node.fields() {
             let is_per_route = around.is_per_route || PER_ROUTE.contains(&field.name.as_str());
-            self.visit(&field.node, Around { name, is_per_route, ..around });
+            let is_list_of_filters = matches!(field.name.as_str(), "http_filters" | "httpFilters");
+            self.visit(&field.node, Around { name, is_per_route, is_list_of_filters, ..around });
         }
-        node.items().iter().for_each(|item| self.visit(item, around));
+        for item in node.items() {
+            let http_filter = if around.is_list_of_filters { Some(item) } else { around.http_filter };
+            self.visit(item, Around { http_filter, is_list_of_filters: false, ..around });
+        }
     }
 
     /// Envoy's own Wasm filter.
     fn wasm(&mut self, wasm: &'a Node, around: Around<'a>) {
         let Some(plugin) = wasm.option("config") else { return };
         let read = configuration::of_plugin(self.source, plugin);
-        let has_fields = read.as_ref().is_ok_and(|configuration| is_ours(configuration));
+        let has_fields = match &read {
+            Ok(configuration) => is_ours(configuration),
+            Err(_) => configuration::speaks_of_policies(plugin),
+        };
         if !has_fields && !is_named_sluice(&plugin.node, around.name) {
             self.found.others += 1;
             return;
@@ -157,6 +213,9 @@ impl<'a> Walk<'_, '_, 'a> {
         let home = Home::Envoy { plugin: &plugin.node, manager: around.manager, root: self.root };
         let name = plugin.node.get("name").and_then(Node::text).or(around.name);
         self.add(plugin.node.shown(), name, home, read);
+        if let Some(filter) = self.found.filters.last_mut() {
+            filter.http_filter = around.http_filter;
+        }
     }
 
     /// Istio's resource.
@@ -194,18 +253,26 @@ impl<'a> Walk<'_, '_, 'a> {
 
     fn add(&mut self, at: Span, name: Option<&'a str>, home: Home<'a>, read: Result<Cow<'a, Node>, Finding>) {
         let configuration = read.map_err(|finding| self.found.findings.push(finding)).ok();
-        self.found.filters.push(Filter { at, name, home, configuration });
+        self.found.filters.push(Filter { at, name, home, http_filter: None, configuration });
     }
 
     /// A route, or what is no route and yet speaks as one.
-    fn route(&mut self, node: &'a Node, name: Option<&'a str>, manager: Option<&'a Node>) {
-        let filters = node.options(&["metadata", "filter_metadata"]);
-        let ours = filters.and_then(|filters| filters.field("sluice"));
-        if node.get("match").is_some() {
-            if name.is_some() || ours.is_some() {
-                let route =
-                    Route { at: node.shown(), name, metadata: ours.map(|field| &field.node), manager };
-                self.found.routes.push(route);
+    fn route(&mut self, node: &'a Node, name: Option<&'a str>, around: Around<'a>) {
+        let all_metadata = node.options(&["metadata", "filter_metadata"]);
+        let ours = all_metadata.and_then(|metadata| metadata.field("sluice"));
+        let patch = around.patch.filter(|(patch, _)| std::ptr::eq(*patch, node));
+        let name = name.or(patch.and_then(|(_, name)| name));
+        if patch.is_some() || node.get("match").is_some() {
+            let says = all_metadata.is_some() || PER_ROUTE.iter().any(|name| node.get(name).is_some());
+            if name.is_some() || says {
+                self.found.routes.push(Route {
+                    at: node.shown(),
+                    name,
+                    metadata: ours.map(|field| &field.node),
+                    all_metadata,
+                    manager: around.manager,
+                    per_filter: around.per_filter,
+                });
             }
         } else if let Some(ours) = ours {
             let message = "metadata.filter_metadata.sluice: found it on what is no route; the filter reads only the \
@@ -216,7 +283,7 @@ impl<'a> Walk<'_, '_, 'a> {
 }
 
 /// The name of a message and the message itself, packed as an `Any` or as a `TypedStruct`.
-fn message(node: &Node) -> Option<(&str, &Node)> {
+pub fn message(node: &Node) -> Option<(&str, &Node)> {
     let kind = node.get("@type").and_then(Node::text).map(last_of_url);
     let may_be_packed = matches!(kind, None | Some("udpa.type.v1.TypedStruct" | "xds.type.v3.TypedStruct"));
     match node.option("type_url").filter(|_| may_be_packed) {

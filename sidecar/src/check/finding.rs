@@ -1,5 +1,6 @@
 //! What is said about a file, in the style of compilers: place, kind, message, and the line with a mark.
 
+use std::fmt::{self, Display, Formatter, Write as _};
 use std::io::{self, Write};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
@@ -97,6 +98,19 @@ fn steers(sign: char) -> bool {
     sign.is_control() || turns
 }
 
+/// Text that is quoted from somewhere, with every sign escaped that could steer the terminal or break the line.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown<'a>(pub &'a str);
+
+impl Display for Shown<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|sign| match steers(sign) {
+            true => sign.escape_default().try_for_each(|sign| f.write_char(sign)),
+            false => f.write_char(sign),
+        })
+    }
+}
+
 /// Where the letter begins that `at` is within; at most the end.
 fn before(text: &str, at: usize) -> usize {
     (0..=at.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or_default()
@@ -118,14 +132,7 @@ fn write_one(
     let colored = bold.fg_color(Some(color.into()));
     let position = place.map(|(source, at)| source.position(at.start));
     let position = position.map_or_else(String::new, |(line, column)| format!("{line}:{column}:"));
-    // What is quoted from a file must not steer the terminal, nor break the line.
-    let message: String = message
-        .chars()
-        .flat_map(|sign| {
-            let steers = steers(sign);
-            steers.then(|| sign.escape_default()).into_iter().flatten().chain((!steers).then_some(sign))
-        })
-        .collect();
+    let (name, message) = (Shown(name), Shown(message));
     writeln!(to, "{bold}{name}:{position}{bold:#} {colored}{kind}{colored:#}{bold}: {message}{bold:#}")?;
     let Some((source, at)) = place else { return Ok(()) };
     let (line, _) = source.position(at.start);
@@ -154,13 +161,14 @@ mod tests {
         for text in ["{\"a\": é}", "é", "{é: 1}", "[1, \u{fffd}]", "{\"a\": 1 é}"] {
             assert!(told("x.json", text).contains("the JSON cannot be read"), "{text}");
         }
-        assert!(told("x.yaml", "a: 1\n--- é\n").contains("error"));
+        assert!(told("x.yaml", "a: 1\n--- é\n").contains("found a second document"));
     }
 
     #[test]
     fn nothing_that_is_quoted_steers_the_terminal() {
         for sign in ["\u{9b}31m", "\u{7f}", "\u{202e}"] {
-            let told = told("x.yaml", &format!("policies: []\nsidecar: {{cluster{sign}: a}}\n"));
+            let told =
+                told(&format!("{sign}.yaml"), &format!("policies: []\nsidecar: {{cluster{sign}: a}}\n"));
             assert!(told.contains("error"), "{told}");
             assert!(!told.contains(sign), "{told:?}");
         }

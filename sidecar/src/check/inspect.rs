@@ -31,8 +31,31 @@ pub struct Inspected<'a> {
     pub filters: Vec<(Filter<'a>, Option<Policies>)>,
     /// The routes that have a name, or metadata for Sluice.
     pub routes: Vec<Route<'a>>,
+    /// Wasm filters that are somebody else's.
+    pub others: usize,
     /// In the order of the file.
     pub findings: Vec<Finding>,
+}
+
+impl Inspected<'_> {
+    /// Whether the file has nothing to do with Sluice, as far as it could be read.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let says_nothing = self.routes.iter().all(|route| route.metadata.is_none());
+        self.filters.is_empty() && says_nothing && !self.findings.iter().any(Finding::is_error)
+    }
+
+    /// That the file has no Sluice filter, and what was looked for.
+    #[must_use]
+    pub fn none_found(&self) -> String {
+        let looked_for = "no Sluice filter was found: neither a Wasm filter whose configuration has `policies` or `sidecar`, or \
+             that is named so, nor a WasmPlugin, an EnvoyExtensionPolicy or bare policies";
+        match self.others {
+            0 => looked_for.to_owned(),
+            1 => format!("{looked_for}; the one Wasm filter in it is another"),
+            others => format!("{looked_for}; the {others} Wasm filters in it are others"),
+        }
+    }
 }
 
 impl File {
@@ -57,11 +80,10 @@ impl File {
         let source = Source::new(text);
         let is_json = name.to_ascii_lowercase().ends_with(".json");
         let mut documents = if is_json { json::read(source.text()) } else { yaml::read(source.text()) };
-        let inner: Vec<Documents> = documents.roots.iter().map(|root| config_map(&source, root)).collect();
-        for Documents { roots, mistakes } in inner {
-            documents.roots.extend(roots);
-            documents.mistakes.extend(mistakes);
-        }
+        let mut inner = Documents::default();
+        documents.roots.iter().for_each(|root| config_maps(&source, root, &mut inner));
+        documents.roots.extend(inner.roots);
+        documents.mistakes.extend(inner.mistakes);
         documents.roots.retain(|root| root.value != Value::Null);
         let mut findings: Vec<Finding> = documents.mistakes.into_iter().map(Mistake::into).collect();
         if documents.roots.is_empty() && findings.is_empty() {
@@ -80,9 +102,6 @@ impl File {
         }
         let Found { filters, routes, others, findings } = found;
         let mut findings = [self.findings.clone(), findings].concat();
-        if filters.is_empty() && findings.iter().all(|finding| !finding.is_error()) {
-            findings.push(Finding::of_file(none_found(others)));
-        }
         findings.extend(traps::shared_vms(&filters));
         let filters: Vec<_> =
             filters.into_iter().map(|filter| with_policies(filter, &mut findings)).collect();
@@ -93,7 +112,7 @@ impl File {
         findings.sort_by_key(|finding| (finding.at, finding.message.clone()));
         // A filter that stands in several places by an alias is told about once.
         findings.dedup();
-        Inspected { filters, routes, findings }
+        Inspected { filters, routes, others, findings }
     }
 }
 
@@ -135,22 +154,33 @@ fn text(name: &str) -> Result<String, String> {
     })
 }
 
-/// The files within a ConfigMap that have a Wasm filter; others may be anything.
-fn config_map(source: &Source, root: &Node) -> Documents {
-    let mut all = Documents::default();
-    if root.get("kind").and_then(Node::text) != Some("ConfigMap") {
-        return all;
+/// The files within ConfigMaps that speak of Sluice; others may be anything.
+fn config_maps(source: &Source, root: &Node, to: &mut Documents) {
+    match root.get("kind").and_then(Node::text) {
+        Some("ConfigMap") => {}
+        // What `kubectl get` prints of several.
+        Some("List" | "ConfigMapList") => {
+            let items = root.get("items").map(Node::items).unwrap_or_default();
+            return items.iter().for_each(|item| config_maps(source, item, to));
+        }
+        _ => return,
     }
     for field in root.get("data").map(Node::fields).unwrap_or_default() {
-        let Some(text) = field.node.text().filter(|text| text.contains("http.wasm.v3.Wasm")) else {
-            continue;
-        };
-        let read = if field.name.ends_with(".json") { json::read } else { yaml::read };
+        let name = field.name.to_ascii_lowercase();
+        let Some(text) = field.node.text().filter(|text| speaks_of_sluice(&name, text)) else { continue };
+        let read = if name.ends_with(".json") { json::read } else { yaml::read };
         let Documents { roots, mistakes } = embedded::read(source, field.node.at, text, read);
-        all.roots.extend(roots);
-        all.mistakes.extend(mistakes);
+        to.roots.extend(roots);
+        to.mistakes.extend(mistakes);
     }
-    all
+}
+
+/// Whether a file of this name has a Wasm filter, routes that speak to one, or bare policies.
+fn speaks_of_sluice(name: &str, text: &str) -> bool {
+    let has = |words: &[&str]| words.iter().all(|word| text.contains(word));
+    let is_configuration = [".yaml", ".yml", ".json"].iter().any(|end| name.ends_with(end));
+    has(&["http.wasm.v3.Wasm"])
+        || is_configuration && (has(&["filter_metadata", "sluice"]) || has(&["sidecar", "policies", "limit"]))
 }
 
 /// Envoy reads the first document of a file, and says nothing about the others.
@@ -159,14 +189,4 @@ fn unread_documents(roots: &[Node]) -> Option<Finding> {
     let second: &Node = roots.get(1).filter(|_| roots.first().is_some_and(is_envoys))?;
     let message = "found a second document; Envoy reads only the first of a file";
     Some(Finding::warning(Span { end: second.shown().start + 1, ..second.shown() }, message))
-}
-
-fn none_found(others: usize) -> String {
-    let looked_for = "no Sluice filter was found: neither a Wasm filter whose configuration has `policies` or \
-                      `sidecar`, or that is named so, nor a WasmPlugin, an EnvoyExtensionPolicy or bare policies";
-    match others {
-        0 => looked_for.to_owned(),
-        1 => format!("{looked_for}; the one Wasm filter in it is another"),
-        others => format!("{looked_for}; the {others} Wasm filters in it are others"),
-    }
 }

@@ -6,12 +6,14 @@ pub mod finding;
 pub mod inspect;
 mod place;
 mod routes;
-mod traps;
+pub mod traps;
 
 use std::io::{self, Write};
 
-use finding::Finding;
+use finding::{Finding, Shown};
 use inspect::File;
+
+use crate::document::Source;
 
 /// The most that is said about one file.
 const MAX_FINDINGS: usize = 100;
@@ -38,6 +40,7 @@ pub struct Outcome {
 /// Where nothing can be written.
 pub fn run(names: &[String], to: &mut impl Write) -> io::Result<Outcome> {
     let mut outcome = Outcome::default();
+    let mut without = Vec::new();
     for name in names {
         let file = File::read(name);
         let inspected = file.inspect();
@@ -51,6 +54,16 @@ pub fn run(names: &[String], to: &mut impl Write) -> io::Result<Outcome> {
         outcome.errors += errors;
         outcome.warnings += inspected.findings.len() - errors;
         write_all(&file, &inspected.findings, to)?;
+        if inspected.is_empty() {
+            without.push((file.name.clone(), inspected.none_found()));
+        }
+    }
+    // Files that have nothing to do with Sluice may be among others, but not alone.
+    if without.len() == names.len() {
+        outcome.errors += without.len();
+        for (name, message) in without {
+            Finding::of_file(message).write(&name, &Source::new(String::new()), to)?;
+        }
     }
     writeln!(to, "{outcome}")?;
     Ok(outcome)
@@ -63,7 +76,7 @@ pub fn write_all(file: &File, findings: &[Finding], to: &mut impl Write) -> io::
     }
     let more = findings.len().saturating_sub(MAX_FINDINGS);
     if more > 0 {
-        writeln!(to, "{}: and {more} more", file.name)?;
+        writeln!(to, "{}: and {more} more", Shown(&file.name))?;
     }
     Ok(())
 }

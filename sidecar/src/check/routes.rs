@@ -7,7 +7,8 @@ use super::finding::Finding;
 use super::place;
 use crate::document::{Node, Value};
 
-/// What is wrong with the metadata of one route, by all filters that may get its requests.
+/// What is wrong with the metadata of one route, by all filters that may get its requests, or by its form where none
+/// is known.
 pub fn check<'a>(
     route: &Route<'_>,
     filters: impl Iterator<Item = (&'a Filter<'a>, &'a Policies)>,
@@ -15,7 +16,10 @@ pub fn check<'a>(
     let Some(metadata) = route.metadata else { return Vec::new() };
     let heard = filters.filter(|(filter, _)| route.is_heard_by(filter));
     let mut told = heard.map(|(_, policies)| of_one(metadata, policies));
-    let Some(first) = told.next() else { return Vec::new() };
+    let Some(first) = told.next() else {
+        let problems = Policies::check_route_form(&metadata.to_json());
+        return problems.iter().map(|problem| finding(metadata, problem)).collect();
+    };
     let others: Vec<Vec<Finding>> = told.collect();
     // What one of several filters understands is right: it may be meant for that one.
     let is_told_by_all =
@@ -76,6 +80,12 @@ fn too_dear(metadata: &Node, policies: &Policies) -> Option<Finding> {
     if metadata.get("skip").is_some_and(|skip| skip.value == Value::Bool(true)) {
         return None;
     }
+    // A mode that is wrong is told elsewhere.
+    let mode = metadata.get("mode").map(|mode| match mode.text() {
+        Some("enforce") => Mode::Enforce,
+        Some("shadow") => Mode::Shadow,
+        _ => Mode::Off,
+    });
     let chosen = chosen(metadata);
     let governs = |policy: &&policy::Policy| match &chosen {
         Some(names) => names.contains(&policy.name()),
@@ -84,7 +94,8 @@ fn too_dear(metadata: &Node, policies: &Policies) -> Option<Finding> {
     let limits = policies
         .iter()
         .filter(governs)
-        .filter(|policy| policy.mode() != Mode::Off)
+        // What is in shadow denies nothing.
+        .filter(|policy| mode.unwrap_or(policy.mode()) == Mode::Enforce)
         .flat_map(|policy| policy.limits());
     let named = limits.min_by_key(|named| named.limit.burst_tokens())?;
     let burst = named.limit.burst_tokens();

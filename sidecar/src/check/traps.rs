@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::find::{Filter, Home};
+use super::find::{Filter, Home, message};
 use super::finding::Finding;
 use crate::document::{Node, Span, Value};
 
@@ -21,7 +21,7 @@ pub fn around(filter: &Filter<'_>) -> Vec<Finding> {
     if let Some(manager) = manager {
         findings.extend(client_address(manager, configuration));
         findings.extend(path(manager, configuration));
-        findings.extend(claims(manager, filter.at, configuration));
+        findings.extend(claims(manager, filter, configuration));
     }
     findings
 }
@@ -125,14 +125,21 @@ fn path(manager: &Node, configuration: &Node) -> Option<Finding> {
 }
 
 /// The claims of a token are known only behind the filter that verifies it.
-fn claims(manager: &Node, filter: Span, configuration: &Node) -> Option<Finding> {
+fn claims(manager: &Node, filter: &Filter<'_>, configuration: &Node) -> Option<Finding> {
     let used = mention(configuration, "jwt_claim")?;
     let filters = manager.option("http_filters")?.node.items();
+    // By the order of the list: what an alias stands for may stand anywhere in the file.
+    let own =
+        { filters.iter() }.position(|item| filter.http_filter.is_some_and(|own| std::ptr::eq(own, item)))?;
     let verifies = |http_filter: &&Node| {
-        let kind = http_filter.options(&["typed_config", "@type"]).and_then(Node::text);
-        kind.is_some_and(|kind| kind.ends_with(".jwt_authn.v3.JwtAuthentication"))
+        let kind = http_filter.option("typed_config").and_then(|typed| message(&typed.node));
+        kind.is_some_and(|(kind, _)| kind.ends_with(".jwt_authn.v3.JwtAuthentication"))
     };
-    let late = { filters.iter() }.filter(verifies).map(Node::shown).find(|at| at.start > filter.start)?;
+    let (before, behind) = filters.split_at(own);
+    if before.iter().any(|http_filter| verifies(&http_filter)) {
+        return None;
+    }
+    let late = behind.iter().find(verifies)?.shown();
     let message = "http_filters: found jwt_authn behind the Sluice filter, to which no claim is known then; put \
                    jwt_authn before it";
     Some(Finding::warning(late, message).with_note(used, "a claim is used here"))
@@ -151,7 +158,7 @@ fn is_empty(node: &Node) -> bool {
 }
 
 /// Where a key or a condition speaks of `word` first.
-fn mention(configuration: &Node, word: &str) -> Option<Span> {
+pub fn mention(configuration: &Node, word: &str) -> Option<Span> {
     let skip = configuration.get("skip").map(Node::items).unwrap_or_default();
     let policies = configuration.get("policies").map(Node::items).unwrap_or_default();
     let keys = policies.iter().filter_map(|policy| policy.get("key")).flat_map(Node::items);

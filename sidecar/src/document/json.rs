@@ -28,6 +28,10 @@ pub fn read(text: &str) -> Documents {
 }
 
 fn not_json(text: &str, error: &serde_json::Error) -> Mistake {
+    if text.starts_with('\u{feff}') {
+        let message = "the JSON cannot be read: it begins with a byte order mark; save it without one";
+        return Mistake { at: Span { start: 0, end: 0 }, message: message.to_owned(), note: None };
+    }
     let start = Source::new(text.to_owned()).offset(error.line(), error.column());
     let told = error.to_string();
     let reason = told.split(" at line ").next().unwrap_or_default();
@@ -182,6 +186,7 @@ mod tests {
             ("{\"a\": 1,}", 8, "key must be a string"),
             ("{\n \"a\": tru }", 11, "expected ident"),
             ("", 0, "EOF"),
+            ("\u{feff}{}", 0, "it begins with a byte order mark"),
             ("[1] 2", 4, "trailing characters"),
             ("[\"\\ud800\"]", 1, "hex escape"),
             ("[1e999]", 1, "number out of range"),

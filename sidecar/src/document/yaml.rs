@@ -1,9 +1,10 @@
 //! YAML as Envoy reads it.
 //!
-//! Its parser knows anchors and aliases, and no merge keys: `<<` is a name like any other. Where Envoy goes on
+//! Its parser knows anchors and aliases, and no merge keys: `<<` is a name like any other. That of Kubernetes does, and
+//! what has an `apiVersion` is read by that. Where Envoy goes on
 //! silently (a name that is written twice), or crashes (an alias within what it names), this is a mistake.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, Tag, options};
 
@@ -190,7 +191,10 @@ impl Reader {
         };
         self.spend(size_of::<Node>() + inner, node.at)?;
         match self.open.last_mut().map(|open| &mut open.inner) {
-            None => self.documents.roots.push(node),
+            None => self.documents.roots.push(match node.get("apiVersion") {
+                Some(_) => merged(node),
+                None => node,
+            }),
             Some(Inner::List(items)) => items.push(node),
             Some(Inner::Mapping { fields, names, next }) => {
                 let Some(name) = next.take().filter(|name| !name.ignored) else { return Ok(()) };
@@ -206,6 +210,31 @@ impl Reader {
         self.bytes += bytes;
         if self.bytes > MAX_BYTES { Err(too_large(at)) } else { Ok(()) }
     }
+}
+
+/// With the fields of every `<<` in the mapping that has it, but for those that are there already.
+fn merged(node: Node) -> Node {
+    let value = match node.value {
+        Value::List(items) => Value::List(items.into_iter().map(merged).collect()),
+        Value::Mapping(fields) => {
+            let (merges, mut fields): (Vec<Field>, Vec<Field>) =
+                fields.into_iter().partition(|field| field.name == "<<");
+            let mut known: HashSet<String> = fields.iter().map(|field| field.name.clone()).collect();
+            // Of several mappings in a list the first has the say.
+            let sources = merges.into_iter().flat_map(|merge| match merge.node.value {
+                Value::List(items) => items,
+                _ => vec![merge.node],
+            });
+            for source in sources.map(merged) {
+                let Value::Mapping(inner) = source.value else { continue };
+                fields.extend(inner.into_iter().filter(|field| known.insert(field.name.clone())));
+            }
+            let whole = |field: Field| Field { node: merged(field.node), ..field };
+            Value::Mapping(fields.into_iter().map(whole).collect())
+        }
+        other => other,
+    };
+    Node { value, ..node }
 }
 
 fn written(style: ScalarStyle, tag: Option<&Tag>) -> Written {
@@ -255,6 +284,19 @@ mod tests {
         ] {
             assert_eq!(read_one(text), value, "{text}");
         }
+    }
+
+    #[test]
+    fn kubernetes_merges_what_envoy_does_not() {
+        let merges = "a: &a {p: 1, q: {<<: {r: 1}}}\nb: &b {p: 2, s: 2}\n";
+        for (text, value) in [
+            ("m: {<<: *a, p: 3}", json!({"p": 3, "q": {"r": 1}})),
+            ("m: {x: 0, <<: [*a, *b]}", json!({"x": 0, "p": 1, "q": {"r": 1}, "s": 2})),
+            ("m: {<<: {<<: *b, p: 5}}", json!({"p": 5, "s": 2})),
+        ] {
+            assert_eq!(read_one(&format!("apiVersion: v1\n{merges}{text}"))["m"], value, "{text}");
+        }
+        assert_eq!(read_one("m: {<<: {p: 1}}"), json!({"m": {"<<": {"p": 1}}}));
     }
 
     #[test]

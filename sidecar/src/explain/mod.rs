@@ -7,14 +7,16 @@ mod text;
 
 use std::io::{self, Write};
 
-use policy::CLIENT_ADDRESS;
+use policy::{CLIENT_ADDRESS, Policies};
 use serde::Serialize;
 
-use crate::check::find::Route;
-use crate::check::finding::Finding;
+use crate::check::find::{Filter, Home, Route};
+use crate::check::finding::{Finding, Shown};
 use crate::check::inspect::{File, Inspected};
+use crate::check::traps::mention;
 use crate::check::write_all;
 use crate::command::{ExplainArgs, Format};
+use crate::document::{Node, Span, Value};
 
 pub use explanation::{Explained, Explanation, Limit, Takes};
 pub use request::{Attribute, BadDescription, ClientAddress, Described, Drawn, Header, RequestLine};
@@ -36,10 +38,12 @@ pub fn run(args: &ExplainArgs, to: &mut impl Write, complaints: &mut impl Write)
     let file = File::read(&args.file);
     let mut inspected = file.inspect();
     inspected.findings.retain(Finding::is_error);
-    if let Some(name) =
-        args.route.as_deref().filter(|name| !inspected.routes.iter().any(|route| route.name == Some(name)))
-    {
-        inspected.findings.push(Finding::of_file(format!("no route is named {name:?}")));
+    let names = |name: &str| inspected.routes.iter().any(|route| route.name == Some(name));
+    let unknown = args.route.as_deref().filter(|name| !inspected.routes.is_empty() && !names(name));
+    let unknown = unknown.map(|name| Finding::of_file(format!("no route is named {name:?}")));
+    inspected.findings.extend(unknown);
+    if inspected.filters.is_empty() && inspected.findings.is_empty() {
+        inspected.findings.push(Finding::of_file(inspected.none_found()));
     }
     if !inspected.findings.is_empty() {
         write_all(&file, &inspected.findings, complaints)?;
@@ -53,7 +57,7 @@ pub fn run(args: &ExplainArgs, to: &mut impl Write, complaints: &mut impl Write)
         }
         Format::Text => {
             all.filters.iter().try_for_each(|explanation| writeln!(to, "{explanation}"))?;
-            all.notes.iter().try_for_each(|note| writeln!(to, "note: {note}"))?;
+            all.notes.iter().try_for_each(|note| writeln!(to, "note: {}", Shown(note)))?;
         }
     }
     Ok(true)
@@ -65,25 +69,51 @@ fn explain(file: &File, inspected: &Inspected<'_>, args: &ExplainArgs) -> All {
     let mut notes = Vec::new();
     for (filter, policies) in &inspected.filters {
         let (Some(policies), Some(written)) = (policies, &filter.configuration) else { continue };
+        let line = |at: Span| file.source.position(at.start).0;
         let mut request = described.clone();
-        let mut routes = inspected.routes.iter().filter(|route| route.is_heard_by(filter));
-        match &args.route {
-            // Of another connection manager, perhaps: then this filter never gets its requests.
-            Some(name) => match routes.find(|route| route.name == Some(name)) {
-                Some(route) => route::take(&mut request, name, route.metadata),
-                None => continue,
-            },
-            None => {
-                notes.extend(routes.find(|route| route.metadata.is_some()).map(|route| unknown(file, route)))
+        let heard = inspected.routes.iter().filter(|route| route.is_heard_by(filter));
+        let mut disabled = filter.disabled();
+        if let Some(name) = &args.route {
+            let named: Vec<&Route<'_>> = heard.filter(|route| route.name == Some(name)).collect();
+            let Some(route) = named.first().copied() else {
+                if inspected.routes.is_empty() {
+                    notes.push(
+                        "the file has no routes: nothing but the name of the route is known".to_owned(),
+                    );
+                    route::take(&mut request, name, None);
+                    filters.push(explanation(policies, written, &request, filter, line(filter.at)));
+                } else {
+                    // Of another connection manager: then this filter never gets its requests.
+                    notes.push(format!(
+                        "no request of the route gets to the filter on line {}",
+                        line(filter.at)
+                    ));
+                }
+                continue;
+            };
+            if named.iter().any(|other| differ(route, other, filter)) {
+                let lines: Vec<String> = named.iter().map(|route| line(route.at).to_string()).collect();
+                let lines = lines.join(" and ");
+                let message = "several routes have this name, and not all say the same: the first is taken of those on lines";
+                notes.push(format!("{message} {lines}"));
             }
+            route::take(&mut request, name, route.all_metadata);
+            if let Some((is_disabled, at)) = route.disables(filter) {
+                disabled = is_disabled.then_some(at);
+            }
+        } else {
+            let mut heard = heard;
+            let saying = heard.find(|route| route.metadata.is_some() || route.disables(filter).is_some());
+            notes.extend(saying.map(|route| unknown(line(route.at))));
         }
         if policies.uses_client_address() && !request.knows(CLIENT_ADDRESS) {
             notes.push("the client's address is not known; tell it by --from".to_owned());
         }
-        filters.push(Explanation {
-            line: file.source.position(filter.at.start).0,
-            name: filter.name.map(str::to_owned),
-            ..Explanation::new(policies, &written.to_json(), &request)
+        notes.extend(not_normal(filter, written, request.target()));
+        let explained = explanation(policies, written, &request, filter, line(filter.at));
+        filters.push(match disabled {
+            Some(at) => explained.disabled(line(at)),
+            None => explained,
         });
     }
     notes.sort();
@@ -91,9 +121,46 @@ fn explain(file: &File, inspected: &Inspected<'_>, args: &ExplainArgs) -> All {
     All { filters, notes }
 }
 
-fn unknown(file: &File, route: &Route<'_>) -> String {
-    let (line, _) = file.source.position(route.at.start);
+fn explanation(
+    policies: &Policies,
+    written: &Node,
+    request: &Described,
+    filter: &Filter<'_>,
+    line: usize,
+) -> Explanation {
+    let name = filter.name.map(str::to_owned);
+    Explanation { line, name, ..Explanation::new(policies, &written.to_json(), request) }
+}
+
+/// Whether two routes mean different things to a filter.
+fn differ(one: &Route<'_>, other: &Route<'_>, filter: &Filter<'_>) -> bool {
+    let metadata = |route: &Route<'_>| route.all_metadata.map(Node::to_json);
+    let disabled = |route: &Route<'_>| route.disables(filter).map(|(disabled, _)| disabled);
+    metadata(one) != metadata(other) || disabled(one) != disabled(other)
+}
+
+fn unknown(line: usize) -> String {
     format!(
         "it is not known which route the request takes, and that on line {line} says more; name one by --route"
     )
+}
+
+/// Envoy may have changed the path before a filter gets it, and here it is taken as it is told.
+fn not_normal(filter: &Filter<'_>, written: &Node, target: &str) -> Option<String> {
+    let Home::Envoy { manager: Some(manager), .. } = filter.home else { return None };
+    let is_on = |name: &str| manager.option(name).is_some_and(|field| field.node.value == Value::Bool(true));
+    let path = target.split(['?', '#']).next().unwrap_or_default();
+    let has_dots = path.split('/').any(|segment| matches!(segment, "." | ".."));
+    let by = if is_on("normalize_path") && (has_dots || path.contains(['%', '\\'])) {
+        "normalize_path"
+    } else if is_on("merge_slashes") && path.contains("//") {
+        "merge_slashes"
+    } else {
+        return None;
+    };
+    mention(written, "path")?;
+    Some(format!(
+        "by {by} Envoy may give the filter another path than this, which is taken as it is written; write it in its \
+         normal form"
+    ))
 }

@@ -6,12 +6,12 @@ use std::str::FromStr;
 
 use policy::CLIENT_ADDRESS;
 
-/// `GET /api/x`, or with a whole URL in place of the path.
+/// `GET /api/x`, or with a whole URL in place of the path, or `CONNECT example.com:443`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestLine {
     method: String,
-    /// The path with the query.
-    path: String,
+    /// The path with the query; none for a CONNECT.
+    path: Option<String>,
     host: Option<String>,
 }
 
@@ -39,7 +39,9 @@ pub struct Attribute {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadDescription {
     /// Of the request line.
-    #[error("write a method and a path, such as 'GET /api/x', or a method and a URL")]
+    #[error(
+        "write a method and a path, such as 'GET /api/x', a method and a URL, or 'CONNECT example.com:443'"
+    )]
     RequestLine,
     /// Of a header.
     #[error("write a name and a value, such as 'x-api-key: a'")]
@@ -80,7 +82,9 @@ impl Described {
         let mut described = Self::default();
         let mut add = |name: &str, value: &str| described.headers.push((name.to_owned(), value.to_owned()));
         add(":method", &line.method);
-        add(":path", &line.path);
+        if let Some(path) = &line.path {
+            add(":path", path);
+        }
         // Envoy makes one of them of the other.
         let host = headers.iter().find(|header| header.name == "host").map(|header| header.value.as_str());
         if let Some(host) = host.or(line.host.as_deref()) {
@@ -100,6 +104,13 @@ impl Described {
     /// Makes an attribute known, in place of what was known of it.
     pub fn set(&mut self, path: &str, value: Vec<u8>) {
         self.attributes.insert(path.to_owned(), value);
+    }
+
+    /// The path with the query; empty for a CONNECT.
+    #[must_use]
+    pub fn target(&self) -> &str {
+        let path = self.headers.iter().find(|(name, _)| name == ":path");
+        path.map_or("", |(_, value)| value.as_str())
     }
 
     /// Whether an attribute is known.
@@ -132,8 +143,16 @@ impl FromStr for RequestLine {
 
     fn from_str(written: &str) -> Result<Self, BadDescription> {
         let (method, target) = written.trim().split_once(' ').ok_or(BadDescription::RequestLine)?;
+        let target = target.trim();
+        if method == "CONNECT" && !target.starts_with('/') {
+            let is_authority = target.rsplit_once(':').is_some_and(|(host, port)| {
+                !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok()
+            });
+            let line = || Self { method: method.to_owned(), path: None, host: Some(target.to_owned()) };
+            return is_authority.then(line).ok_or(BadDescription::RequestLine);
+        }
         // A client never sends the fragment.
-        let target = target.trim().split('#').next().unwrap_or_default();
+        let target = target.split('#').next().unwrap_or_default();
         let url = target.strip_prefix("http://").or_else(|| target.strip_prefix("https://"));
         let (host, path) = match url {
             Some(url) => {
@@ -149,7 +168,7 @@ impl FromStr for RequestLine {
         if !is_method || !is_path || host.as_ref().is_some_and(String::is_empty) {
             return Err(BadDescription::RequestLine);
         }
-        Ok(Self { method: method.to_owned(), path, host })
+        Ok(Self { method: method.to_owned(), path: Some(path), host })
     }
 }
 

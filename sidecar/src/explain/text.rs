@@ -5,13 +5,14 @@ use std::fmt::{self, Display, Formatter};
 use contract::MAX_BUCKETS;
 
 use super::explanation::{Explained, Explanation, Takes};
+use crate::check::finding::Shown;
 
 impl Display for Explanation {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let name = self.name.as_deref().unwrap_or("policies");
-        writeln!(f, "{name} on line {}, domain {}", self.line, self.domain)?;
+        writeln!(f, "{} on line {}, domain {}", Shown(name), self.line, Shown(&self.domain))?;
         for mistake in &self.route_mistakes {
-            writeln!(f, "  what the route says is not heeded: {mistake}")?;
+            writeln!(f, "  what the route says is not heeded: {}", Shown(mistake))?;
         }
         if let Some(line) = self.disabled_on_line {
             return writeln!(f, "  the filter is disabled by line {line}: it does not get the request");
@@ -33,9 +34,10 @@ impl Display for Explanation {
 impl Display for Explained {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match (&self.takes, &self.why_not) {
-            (Some(takes), _) => write!(f, "  {}: {takes}", self.name),
+            (Some(takes), _) => write!(f, "  {}: {takes}", Shown(&self.name)),
             (None, why_not) => {
-                writeln!(f, "  {}: does not apply ({})", self.name, why_not.as_deref().unwrap_or("match"))
+                let why_not = why_not.as_deref().unwrap_or("match");
+                writeln!(f, "  {}: does not apply ({})", Shown(&self.name), Shown(why_not))
             }
         }
     }
@@ -60,10 +62,10 @@ impl Display for Takes {
             write!(f, ", enforced for {} percent of them, in shadow for the others", self.enforced_percent)?;
         }
         let key = if self.key.is_empty() { "one for all" } else { &self.key };
-        writeln!(f, "\n    key    {key}")?;
+        writeln!(f, "\n    key    {}", Shown(key))?;
         self.limits.iter().try_for_each(|limit| {
             let bucket = if self.limits.len() > 1 { format!(" ({})", limit.bucket) } else { String::new() };
-            writeln!(f, "    limit  {}, burst {}{bucket}", limit.limit, limit.burst)
+            writeln!(f, "    limit  {}, burst {}{}", Shown(&limit.limit), limit.burst, Shown(&bucket))
         })
     }
 }

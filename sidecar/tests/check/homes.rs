@@ -99,6 +99,72 @@ fn in_a_config_map() {
 }
 
 #[test]
+fn in_a_list_of_config_maps() {
+    let inner =
+        "policies.yaml: |\n      HERE\n    readme.md: sidecar, policies and a limit\n    other.json: '{]'";
+    let map = format!("kind: ConfigMap\n  data:\n    {inner}\n");
+    assert_found(&format!("apiVersion: v1\nkind: List\nitems:\n- {map}"), "7:89");
+    let map = map.replace("\n  ", "\n");
+    assert_found(&map, "4:87");
+    assert_found(&map.replace("policies.yaml: |\n    HERE", "policies.json: 'HERE'"), "3:101");
+    // What cannot be read is told, too.
+    let found = headlines(&map.replace("HERE", "{policies: [{limit: 1}], sidecar: ["));
+    assert!(found.len() == 1 && found[0].contains("the YAML cannot be read"), "{found:?}");
+}
+
+#[test]
+fn what_kubernetes_merges_is_merged() {
+    let plugin = "apiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\nspec:\n  url: oci://x/sluice\n  pluginConfig:\n    \
+                  sidecar: { cluster: a }\n    policies:\n    - &base { name: a, key: [], limit: LIMIT }\n    \
+                  - { <<: *base, name: b }\n";
+    assert_eq!(headlines(&plugin.replace("LIMIT", "5/min")), [""; 0]);
+    let found = headlines(&plugin.replace("LIMIT", "5/mi"));
+    assert!(found[0].starts_with("envoy.yaml:8:40: error: policies[0].limit: "), "{found:?}");
+    // Envoy does not merge.
+    let bare = plugin.split_once("pluginConfig:\n").expect("bare policies").1.replace("LIMIT", "5/min");
+    assert!(headlines(&bare).iter().any(|line| line.contains("found `<<`")));
+}
+
+#[test]
+fn a_configuration_that_cannot_be_read_is_not_somebody_elses() {
+    let rest = of_type("Struct", RIGHT).split_once("resources:\n").expect("a list").1.to_owned();
+    for (kind, value, ours) in [
+        ("StringValue", "'{\"sidecar\": {}'", true),
+        ("StringValue", "'policies: []'", true),
+        ("BytesValue", "eyJwb2xpY2llcyI6IFs=", true),
+        ("Value", "{ policies: [] }", true),
+        ("StringValue", "'{\"rules\": ['", false),
+        ("StringValue", "'{\"debug\": \"sidecar\"}'", false),
+    ] {
+        let found = headlines(&(of_type(kind, value) + &rest));
+        assert_eq!(found.len(), usize::from(ours), "{value}: {found:?}");
+        assert!(found.iter().all(|line| line.contains(": error: ")), "{value}: {found:?}");
+    }
+}
+
+#[test]
+fn what_istio_merges_into_a_route_is_a_route() {
+    let filter = of_type("Struct", RIGHT).replace("resources:\n", "").replace("\n  ", "\n      ");
+    let patches = |policy: &str| {
+        format!(
+            "kind: EnvoyFilter\nspec:\n  configPatches:\n  - applyTo: HTTP_FILTER\n    patch:\n      value:\n    {filter}\n  \
+             - applyTo: HTTP_ROUTE\n    match: {{ routeConfiguration: {{ vhost: {{ route: {{ name: login }} }} }} }}\n    \
+             patch:\n      operation: MERGE\n      value:\n        metadata: {{ filter_metadata: {{ sluice: {{ policies: [{policy}] }} }} }}\n"
+        )
+        .replace("    - \"@type\": type.googleapis.com/envoy.config.core", "        \"@type\": type.googleapis.com/envoy.config.core")
+    };
+    assert_eq!(headlines(&patches("a")), [""; 0]);
+    let found = headlines(&patches("nope"));
+    assert!(found.len() == 1 && found[0].contains("which is the name of no policy"), "{found:?}");
+}
+
+#[test]
+fn a_byte_order_mark_is_named() {
+    let said = said_of("limits.json", &format!("\u{feff}{RIGHT}"));
+    assert!(said.contains("it begins with a byte order mark"), "{said}");
+}
+
+#[test]
 fn alone() {
     assert_found("HERE", "1:83");
     assert_found("# policies\n---\nHERE\n", "3:83");

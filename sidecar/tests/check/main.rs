@@ -5,13 +5,17 @@ mod program;
 mod report;
 mod traps;
 
-use sluice::check::{inspect::File, write_all};
+use sluice::check::{finding::Finding, inspect::File, write_all};
 
 /// Everything that is said about a file of this name, without colours.
 fn said_of(name: &str, text: &str) -> String {
     let file = File::of_text(name, text.to_owned());
+    let mut inspected = file.inspect();
+    if inspected.is_empty() {
+        inspected.findings.push(Finding::of_file(inspected.none_found()));
+    }
     let mut written = anstream::StripStream::new(Vec::new());
-    write_all(&file, &file.inspect().findings, &mut written).expect("a vector takes all");
+    write_all(&file, &inspected.findings, &mut written).expect("a vector takes all");
     String::from_utf8(written.into_inner()).expect("text")
 }
 

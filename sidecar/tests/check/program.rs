@@ -13,6 +13,10 @@ fn check(arguments: &[&str], input: &str) -> Output {
         .env_clear()
         // How the sidecar is configured has nothing to do with it.
         .env("REDIS_URL", "nonsense")
+        .envs(
+            ["MEMORY_MAX_BUCKETS", "MAX_BODY_BYTES", "LOG_FORMAT"]
+                .map(|name| (format!("SLUICE_{name}"), "x")),
+        )
         .arg("check")
         .args(arguments)
         .stdin(Stdio::piped())
@@ -37,8 +41,7 @@ fn whatever_is_shipped_is_right_and_ends_with_0() {
         .iter()
         .flat_map(|folder| std::fs::read_dir(format!("{SHIPPED}{folder}")).expect("a folder"))
         .map(|entry| entry.expect("an entry").path().display().to_string())
-        // The upstream of the demonstration has no limits.
-        .filter(|path| path.ends_with(".yaml") && !path.ends_with("/upstream.yaml"))
+        .filter(|path| path.ends_with(".yaml"))
         .collect();
     files.sort();
     let output =
@@ -87,6 +90,35 @@ fn a_file_that_cannot_be_read_keeps_nobody_from_the_others() {
 ";
     assert_prints(&output, 1, printed);
     assert_eq!(check(&["/dev/zero"], "").status.code(), Some(1), "and one without an end is not read to it");
+}
+
+#[test]
+fn files_without_a_filter_are_wrong_only_where_no_file_has_one() {
+    let upstream = format!("{SHIPPED}/upstream.yaml");
+    let output = check(&[&upstream, "-"], RIGHT);
+    assert_prints(&output, 0, "2 files, 1 Sluice filter, 1 policy: no problems\n");
+    let output = check(&[&upstream, "-"], "a: 1");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(
+        (output.status.code(), said.matches("error: no Sluice filter was found").count()),
+        (Some(1), 2)
+    );
+    assert!(said.ends_with("2 files, 0 Sluice filters, 0 policies: 2 errors\n"), "{said}");
+}
+
+#[test]
+fn what_routes_say_is_checked_without_a_filter() {
+    let routes = |said: &str| {
+        format!(
+            "routes:\n- match: {{ prefix: / }}\n  metadata: {{ filter_metadata: {{ sluice: {{ {said} }} }} }}\n"
+        )
+    };
+    let output = check(&["-"], &routes("policies: [whatever]"));
+    assert_prints(&output, 0, "1 file, 0 Sluice filters, 0 policies: no problems\n");
+    let output = check(&["-"], &routes("policys: [whatever]"));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("did you mean `policies`?"), "{said}");
+    assert_eq!(output.status.code(), Some(1));
 }
 
 #[test]

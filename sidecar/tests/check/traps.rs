@@ -292,3 +292,37 @@ fn a_timeout_below_a_millisecond_is_an_error() {
     assert!(found[0].starts_with("envoy.yaml:38:58: error: sidecar.timeout: found 500us"), "{found:?}");
     assert_silent(&envoy_with("timeout: 50ms", "timeout: 1ms"));
 }
+
+#[test]
+fn filters_are_compared_by_their_order_and_not_by_their_places() {
+    let claim = "[{ jwt_claim: { payload: jwt, claim: sub } }]";
+    let jwt = "{ name: jwt, typed_config: { \"@type\": type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication } }";
+    let with_claim = envoy_with("[client_address]", claim);
+    let router = "          - name: envoy.filters.http.router\n";
+    let alias = replace(&with_claim, router, &format!("          - *jwt\n{router}"));
+    assert_warns(&format!("x: &jwt {jwt}\n{alias}"), &["found jwt_authn behind the Sluice filter"]);
+    // The filter is an alias of what stands before.
+    let list = "          http_filters:\n";
+    let (before, filter) = with_claim.split_once(list).expect("the list");
+    let (filter, after) = filter.split_once(router).expect("the router");
+    let filter = filter.replacen("- name: sluice\n", "&sluice\n            name: sluice\n", 1);
+    let aliased = format!(
+        "{before}          common: {filter}{list}          - {jwt}\n          - *sluice\n{router}{after}"
+    );
+    assert!(!headlines(&aliased).iter().any(|line| line.contains("jwt_authn")), "{:?}", headlines(&aliased));
+}
+
+#[test]
+fn a_cost_is_too_dear_only_where_it_denies() {
+    let route = "- match: { prefix: / }";
+    let says = |said: &str| {
+        let metadata = format!("metadata: {{ filter_metadata: {{ sluice: {{ cost: 50{said} }} }} }}");
+        envoy_with(route, &format!("{route}\n                {metadata}"))
+    };
+    assert_warns(&says(""), &["it denies every request"]);
+    assert_silent(&says(", mode: shadow"));
+    assert_silent(&says(", mode: \"off\""));
+    let shadow = |text: &str| replace(text, "domain: demo", "domain: demo\n                    mode: shadow");
+    assert_silent(&shadow(&says("")));
+    assert_warns(&shadow(&says(", mode: enforce")), &["it denies every request"]);
+}
