@@ -36,6 +36,7 @@ Exit codes:
 ///
 /// Without --redis-url buckets are kept in this process: exact for the Envoys that share this one sidecar. With it,
 /// they are kept in Redis and exact for all sidecars together.
+// All texts: what is wrong in the environment of a sidecar must not keep `sluice check` from reading files.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "sluice", version, after_help = AFTER_HELP, max_term_width = 110)]
 pub struct Args {
@@ -68,15 +69,15 @@ pub struct Args {
 
     /// The most buckets that are kept in memory at a time; a full one needs no place
     #[arg(long, env = "SLUICE_MEMORY_MAX_BUCKETS", value_name = "NUMBER", default_value = "1000000")]
-    pub memory_max_buckets: usize,
+    pub memory_max_buckets: String,
 
     /// The largest request body, in bytes
     #[arg(long, env = "SLUICE_MAX_BODY_BYTES", value_name = "BYTES", default_value = "1048576")]
-    pub max_body_bytes: usize,
+    pub max_body_bytes: String,
 
-    /// How log lines are written
+    /// How log lines are written: text or json
     #[arg(long, env = "SLUICE_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
-    pub log_format: LogFormat,
+    pub log_format: String,
 
     /// What is logged: error, warn, info, debug or trace, also by module (info,sluice::store=debug)
     #[arg(long, env = "SLUICE_LOG", value_name = "FILTER", default_value = "info")]
@@ -161,17 +162,17 @@ impl TryFrom<Args> for Config {
                 &args.redis_connect_timeout,
             )?,
         };
-        at_least_one("--memory-max-buckets", "SLUICE_MEMORY_MAX_BUCKETS", args.memory_max_buckets)?;
-        at_least_one("--max-body-bytes", "SLUICE_MAX_BODY_BYTES", args.max_body_bytes)?;
+        let max_buckets =
+            number("--memory-max-buckets", "SLUICE_MEMORY_MAX_BUCKETS", &args.memory_max_buckets)?;
         let store = match args.redis_url {
             Some(url) => StoreConfig::Redis { address: redis_address(&url)?, timeouts },
-            None => StoreConfig::Memory { max_buckets: args.memory_max_buckets },
+            None => StoreConfig::Memory { max_buckets },
         };
         Ok(Self {
             listen: args.listen.iter().map(|written| listen_address(written)).collect::<Result<_, _>>()?,
             store,
-            max_body_bytes: args.max_body_bytes,
-            log_format: args.log_format,
+            max_body_bytes: number("--max-body-bytes", "SLUICE_MAX_BODY_BYTES", &args.max_body_bytes)?,
+            log_format: log_format(&args.log_format)?,
             log_filter: log_filter(args.log)?,
             shutdown_grace: duration("--shutdown-grace", "SLUICE_SHUTDOWN_GRACE", &args.shutdown_grace)?,
         })
@@ -209,11 +210,22 @@ fn duration(flag: &'static str, variable: &'static str, written: &str) -> Result
     })
 }
 
-fn at_least_one(flag: &'static str, variable: &'static str, number: usize) -> Result<(), InvalidConfig> {
-    if number > 0 {
-        return Ok(());
-    }
-    Err(InvalidConfig { flag, variable, found: "found 0".to_owned(), mend: "Write a number above zero" })
+fn number(flag: &'static str, variable: &'static str, written: &str) -> Result<usize, InvalidConfig> {
+    written.parse().ok().filter(|&number| number > 0).ok_or_else(|| InvalidConfig {
+        flag,
+        variable,
+        found: format!("found {written:?}"),
+        mend: "Write a whole number above zero",
+    })
+}
+
+fn log_format(written: &str) -> Result<LogFormat, InvalidConfig> {
+    LogFormat::from_str(written, false).map_err(|_| InvalidConfig {
+        flag: "--log-format",
+        variable: "SLUICE_LOG_FORMAT",
+        found: format!("found {written:?}"),
+        mend: "Write text or json",
+    })
 }
 
 fn log_filter(written: String) -> Result<String, InvalidConfig> {

@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     let config = match Config::try_from(args) {
         Ok(config) => config,
         Err(error) => {
-            eprintln!("sluice: {error}");
+            complain(&error);
             return ExitCode::from(EXIT_USAGE);
         }
     };
@@ -74,9 +74,14 @@ fn print_schema() -> ExitCode {
 /// Whoever reads may have read enough, as `head` has: then there is nobody to tell.
 fn cannot_print(error: &std::io::Error) -> ExitCode {
     if error.kind() != std::io::ErrorKind::BrokenPipe {
-        eprintln!("sluice: nothing can be printed: {error}");
+        complain(&format_args!("nothing can be printed: {error}"));
     }
     ExitCode::FAILURE
+}
+
+/// Says it on the standard error. Where that cannot be written to, there is nobody to tell.
+fn complain(of: &dyn std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "sluice: {of}");
 }
 
 // One thread: the work of a request is small, and was measured to be no quicker on two.
@@ -86,7 +91,7 @@ async fn serve_until_told(config: Config) -> ExitCode {
     match run(config).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("sluice: {error}");
+            complain(&error);
             ExitCode::FAILURE
         }
     }
@@ -97,7 +102,7 @@ fn ask_health(config: &Config) -> ExitCode {
     match config.listen.first().map(health::ask) {
         Some(Ok(())) => ExitCode::SUCCESS,
         Some(Err(error)) => {
-            eprintln!("sluice: {error}");
+            complain(&error);
             ExitCode::FAILURE
         }
         None => ExitCode::FAILURE,
@@ -185,7 +190,7 @@ impl Signals {
         self.next().await;
         let _ = stop.send(());
         self.next().await;
-        eprintln!("sluice: ended at once by a second signal; requests under way were not answered");
+        complain(&"ended at once by a second signal; requests under way were not answered");
         std::process::exit(1);
     }
 

@@ -53,6 +53,18 @@ fn a_wrong_configuration_ends_with_64_and_says_what_would_be_right() {
 }
 
 #[test]
+fn nobody_to_tell_is_no_reason_to_crash() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+    let full =
+        || std::fs::File::options().write(true).open("/dev/full").expect("a device that is always full");
+    command.env_clear().args(["--listen", "nonsense"]).stderr(full());
+    assert_eq!(command.status().expect("it runs").code(), Some(64));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+    command.env_clear().arg("schema").stdout(full()).stderr(full());
+    assert_eq!(command.status().expect("it runs").code(), Some(1));
+}
+
+#[test]
 fn an_empty_redis_url_is_not_taken_for_none() {
     assert_exit(&sluice(&[], &[("REDIS_URL", "")]), 64, &["REDIS_URL", "it is empty"]);
 }
