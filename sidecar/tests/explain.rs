@@ -161,8 +161,8 @@ fn changed(from: &str, to: &str) -> String {
 fn a_filter_that_is_disabled_is_told() {
     let disabled = changed("- name: limits\n", "- name: limits\n            disabled: true\n");
     let from = ["--request", "GET /", "--from", "::1"];
-    let said = told(&disabled, &from);
-    assert!(said.contains("  the filter is disabled by line 16: it does not get the request\n"), "{said}");
+    let said = told(&disabled, &["--request", "GET /", "--route", "plain"]);
+    assert!(said.ends_with("  the filter is disabled by line 16: it does not get the request\n\n"), "{said}");
     let of_route = |file: &str, config: &str| {
         let config = format!(
             "name: plain, typed_per_filter_config: {{ limits: {{ \"@type\": type.googleapis.com/envoy.config.route.v3.FilterConfig{config} }} }}"
@@ -236,6 +236,8 @@ fn a_route_of_a_file_without_routes_has_nothing_but_a_name() {
         "sidecar: { cluster: sluice }\npolicies: [{ name: a, key: [route_name], limit: 5 per minute }]\n";
     let said = told(bare, &["--request", "GET /", "--route", "x"]);
     assert!(said.contains("route_name=x\n") && said.contains("note: the file has no routes"), "{said}");
+    let address = bare.replace("[route_name]", "[route_name, client_address]");
+    assert!(told(&address, &["--request", "GET /", "--route", "x"]).contains("note: the client's address"));
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod text;
 
 use std::io::{self, Write};
 
-use policy::{CLIENT_ADDRESS, Policies};
+use policy::CLIENT_ADDRESS;
 use serde::Serialize;
 
 use crate::check::find::{Filter, Home, Route};
@@ -65,71 +65,84 @@ pub fn run(args: &ExplainArgs, to: &mut impl Write, complaints: &mut impl Write)
 
 fn explain(file: &File, inspected: &Inspected<'_>, args: &ExplainArgs) -> All {
     let described = Described::new(&args.request, &args.headers, args.from, &args.attributes);
+    let line = |at: Span| file.source.position(at.start).0;
     let mut filters = Vec::new();
     let mut notes = Vec::new();
     for (filter, policies) in &inspected.filters {
         let (Some(policies), Some(written)) = (policies, &filter.configuration) else { continue };
-        let line = |at: Span| file.source.position(at.start).0;
         let mut request = described.clone();
-        let heard = inspected.routes.iter().filter(|route| route.is_heard_by(filter));
+        let (taken, note) = taken(&inspected.routes, filter, args.route.as_deref(), line);
+        notes.extend(note);
         let mut disabled = filter.disabled();
-        if let Some(name) = &args.route {
-            let named: Vec<&Route<'_>> = heard.filter(|route| route.name == Some(name)).collect();
-            let Some(route) = named.first().copied() else {
-                if inspected.routes.is_empty() {
-                    notes.push(
-                        "the file has no routes: nothing but the name of the route is known".to_owned(),
-                    );
-                    route::take(&mut request, name, None);
-                    filters.push(explanation(policies, written, &request, filter, line(filter.at)));
-                } else {
-                    // Of another connection manager: then this filter never gets its requests.
-                    notes.push(format!(
-                        "no request of the route gets to the filter on line {}",
-                        line(filter.at)
-                    ));
+        match taken {
+            Taken::Unknown => {}
+            Taken::NotHeard => continue,
+            Taken::Named(name, route) => {
+                route::take(&mut request, name, route.and_then(|route| route.all_metadata));
+                if let Some((is_disabled, at)) = route.and_then(|route| route.disables(filter)) {
+                    disabled = is_disabled.then_some(at);
                 }
-                continue;
-            };
-            if named.iter().any(|other| differ(route, other, filter)) {
-                let lines: Vec<String> = named.iter().map(|route| line(route.at).to_string()).collect();
-                let lines = lines.join(" and ");
-                let message = "several routes have this name, and not all say the same: the first is taken of those on lines";
-                notes.push(format!("{message} {lines}"));
             }
-            route::take(&mut request, name, route.all_metadata);
-            if let Some((is_disabled, at)) = route.disables(filter) {
-                disabled = is_disabled.then_some(at);
-            }
-        } else {
-            let mut heard = heard;
-            let saying = heard.find(|route| route.metadata.is_some() || route.disables(filter).is_some());
-            notes.extend(saying.map(|route| unknown(line(route.at))));
         }
+        let explained = Explanation {
+            line: line(filter.at),
+            name: filter.name.map(str::to_owned),
+            ..Explanation::new(policies, &written.to_json(), &request)
+        };
+        if let Some(at) = disabled {
+            filters.push(explained.disabled(line(at)));
+            continue;
+        }
+        filters.push(explained);
         if policies.uses_client_address() && !request.knows(CLIENT_ADDRESS) {
             notes.push("the client's address is not known; tell it by --from".to_owned());
         }
         notes.extend(not_normal(filter, written, request.target()));
-        let explained = explanation(policies, written, &request, filter, line(filter.at));
-        filters.push(match disabled {
-            Some(at) => explained.disabled(line(at)),
-            None => explained,
-        });
     }
     notes.sort();
     notes.dedup();
     All { filters, notes }
 }
 
-fn explanation(
-    policies: &Policies,
-    written: &Node,
-    request: &Described,
+/// The route that the request takes, as far as a filter is concerned.
+enum Taken<'a> {
+    /// It is not said.
+    Unknown,
+    /// One of another connection manager: the filter never gets its requests.
+    NotHeard,
+    /// The one of this name, if the file has routes at all.
+    Named(&'a str, Option<&'a Route<'a>>),
+}
+
+/// The route, and what is to be said about it.
+fn taken<'a>(
+    routes: &'a [Route<'a>],
     filter: &Filter<'_>,
-    line: usize,
-) -> Explanation {
-    let name = filter.name.map(str::to_owned);
-    Explanation { line, name, ..Explanation::new(policies, &written.to_json(), request) }
+    name: Option<&'a str>,
+    line: impl Fn(Span) -> usize,
+) -> (Taken<'a>, Option<String>) {
+    let mut heard = routes.iter().filter(|route| route.is_heard_by(filter));
+    let Some(name) = name else {
+        let saying = heard.find(|route| route.metadata.is_some() || route.disables(filter).is_some());
+        return (Taken::Unknown, saying.map(|route| unknown(line(route.at))));
+    };
+    if routes.is_empty() {
+        let note = "the file has no routes: nothing but the name of the route is known";
+        return (Taken::Named(name, None), Some(note.to_owned()));
+    }
+    let named: Vec<&Route<'_>> = heard.filter(|route| route.name == Some(name)).collect();
+    let Some(first) = named.first().copied() else {
+        let note = format!("no request of the route gets to the filter on line {}", line(filter.at));
+        return (Taken::NotHeard, Some(note));
+    };
+    let differing = named.iter().any(|other| differ(first, other, filter)).then(|| {
+        let lines: Vec<String> = named.iter().map(|route| line(route.at).to_string()).collect();
+        let lines = lines.join(" and ");
+        format!(
+            "several routes have this name, and not all say the same: the first is taken of those on lines {lines}"
+        )
+    });
+    (Taken::Named(name, Some(first)), differing)
 }
 
 /// Whether two routes mean different things to a filter.
