@@ -22,15 +22,15 @@ Examples:
   sluice explain envoy.yaml --request 'GET /' --route checkout --format json
   sluice explain envoy.yaml --request 'GET /' --attribute 'filter_state|tenant=shop'
 
-Attributes that keys and conditions use, besides what --from and --route tell:
-  metadata|filter_metadata|NAMESPACE|NAME...       dynamic_metadata; a jwt_claim is in the namespace
-                                                   envoy.filters.http.jwt_authn, below its payload
-  xds|listener_metadata|filter_metadata|NAMESPACE|NAME...
-                                                   listener_metadata
-  filter_state|NAME                                filter_state
-  connection|uri_san_peer_certificate              client_certificate; also
-  connection|dns_san_peer_certificate, connection|sha256_peer_certificate_digest and
-  connection|subject_peer_certificate
+Attributes of keys and conditions, besides what --from and --route tell; each value is taken as text:
+  metadata|filter_metadata|NAMESPACE|NAME               dynamic_metadata, with all names of its path
+  metadata|filter_metadata|envoy.filters.http.jwt_authn|PAYLOAD|CLAIM
+                                                        jwt_claim
+  xds|listener_metadata|filter_metadata|NAMESPACE|NAME  listener_metadata
+  xds|route_metadata|filter_metadata|NAMESPACE|NAME     route_metadata, where the file has no routes
+  filter_state|NAME                                     filter_state
+  connection|uri_san_peer_certificate                   client_certificate; or dns_san_peer_certificate,
+                                                        sha256_peer_certificate_digest, subject_peer_certificate
 
 Exit codes:
   0   the policies were told

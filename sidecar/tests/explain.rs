@@ -367,6 +367,10 @@ policies: [{ name: a, key: [{ filter_state: tenant }, route_name], limit: 5 per 
         ["--request", "GET /", "--attribute", "filter_state|tenant=x=y", "--attribute", "xds|route_name=z"];
     let said = told(bare, &arguments);
     assert!(said.contains("key    filter_state:tenant=x%3Dy,route_name=z\n"), "{said}");
+    let help = told("", &["--help"]);
+    for path in ["connection|uri_san_peer_certificate", "filter_state|NAME", "jwt_authn|PAYLOAD|CLAIM"] {
+        assert!(help.contains(path), "{path} is missing in: {help}");
+    }
 }
 
 #[test]

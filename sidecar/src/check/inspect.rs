@@ -167,20 +167,23 @@ fn config_maps(source: &Source, root: &Node, to: &mut Documents) {
     }
     for field in root.get("data").map(Node::fields).unwrap_or_default() {
         let name = field.name.to_ascii_lowercase();
-        let Some(text) = field.node.text().filter(|text| speaks_of_sluice(&name, text)) else { continue };
+        let Some(text) = field.node.text() else { continue };
+        let has = |words: &[&str]| words.iter().all(|word| text.contains(word));
+        let is_envoys = has(&["http.wasm.v3.Wasm"]) || has(&["filter_metadata", "sluice"]);
+        let is_named = [".yaml", ".yml", ".json"].iter().any(|end| name.ends_with(end));
+        // Words of every file of bare policies.
+        let may_be_bare = is_named && has(&["sidecar", "cluster", "policies", "limit"]);
+        if !is_envoys && !may_be_bare {
+            continue;
+        }
         let read = if name.ends_with(".json") { json::read } else { yaml::read };
-        let Documents { roots, mistakes } = embedded::read(source, field.node.at, text, read);
+        let Documents { mut roots, mistakes } = embedded::read(source, field.node.at, text, read);
+        // Other programs have a `sidecar` or `policies`, too.
+        let is_bare = |root: &Node| root.get("sidecar").is_some() && root.get("policies").is_some();
+        roots.retain(|root| is_envoys || is_bare(root));
         to.roots.extend(roots);
         to.mistakes.extend(mistakes);
     }
-}
-
-/// Whether a file of this name has a Wasm filter, routes that speak to one, or bare policies.
-fn speaks_of_sluice(name: &str, text: &str) -> bool {
-    let has = |words: &[&str]| words.iter().all(|word| text.contains(word));
-    let is_configuration = [".yaml", ".yml", ".json"].iter().any(|end| name.ends_with(end));
-    has(&["http.wasm.v3.Wasm"])
-        || is_configuration && (has(&["filter_metadata", "sluice"]) || has(&["sidecar", "policies", "limit"]))
 }
 
 /// Envoy reads the first document of a file, and says nothing about the others.

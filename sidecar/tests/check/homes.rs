@@ -108,8 +108,11 @@ fn in_a_list_of_config_maps() {
     assert_found(&map, "4:87");
     assert_found(&map.replace("policies.yaml: |\n    HERE", "policies.json: 'HERE'"), "3:101");
     // What cannot be read is told, too.
-    let found = headlines(&map.replace("HERE", "{policies: [{limit: 1}], sidecar: ["));
+    let found = headlines(&map.replace("HERE", "{policies: [{limit: 1}], sidecar: {cluster: ["));
     assert!(found.len() == 1 && found[0].contains("the YAML cannot be read"), "{found:?}");
+    // Of another program.
+    let other = map.replace("HERE", "{sidecar: {cluster: a, limits: {}}, policy: policies}");
+    assert!(headlines(&other)[0].contains("no Sluice filter was found"), "{:?}", headlines(&other));
 }
 
 #[test]
