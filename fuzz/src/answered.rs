@@ -15,6 +15,22 @@ pub fn verdicts(bytes: &mut Unstructured<'_>, takes: &[Take<'_>]) -> Result<Vec<
     counts.into_iter().map(|count| verdict(bytes, count)).collect()
 }
 
+/// A take of so many buckets that each of them allows.
+#[must_use]
+pub fn allowed(count: usize) -> Verdict {
+    Verdict::Allowed(vec![alike(Outcome::Allowed); count])
+}
+
+/// A take of so many buckets that each of them denies.
+#[must_use]
+pub fn denied(count: usize) -> Verdict {
+    Verdict::Denied(vec![alike(Outcome::Denied); count])
+}
+
+fn alike(outcome: Outcome) -> BucketVerdict {
+    BucketVerdict { outcome, remaining: u64::MAX, retry_after_us: Some(u64::MAX), full_after_us: u64::MAX }
+}
+
 fn verdict(bytes: &mut Unstructured<'_>, count: usize) -> Result<Verdict> {
     let kind = bytes.int_in_range(0..=9)?;
     // What the contract says: in a take that is allowed, every bucket is.

@@ -10,10 +10,10 @@ use crate::language::{CONFIGURATION, HOSTILE, Need, Rule};
 const DEEP: usize = 12;
 
 /// How often a text or an item of a list is repeated at most.
-const HUGE: usize = 40_000;
+const HUGE: usize = 10_000;
 
-/// How much is written at most, in bytes, about: more than anybody reads.
-const MOST_BYTES: usize = 6 << 20;
+/// How much is written at most, in bytes, about. More would be more of the same, and slower.
+const MOST_BYTES: usize = 256 << 10;
 
 /// Someone who knows the language, and makes mistakes.
 pub struct Author<'u, 'bytes> {
@@ -32,9 +32,14 @@ impl<'u, 'bytes> Author<'u, 'bytes> {
     /// # Errors
     /// Where there are too few bytes.
     pub fn new(bytes: &'u mut Unstructured<'bytes>) -> Result<Self> {
-        let slips = *bytes.choose(&[0, 0, 300, 100, 30, 8])?;
-        let verbose = bytes.int_in_range(1..=100)? == 100;
-        Ok(Self { bytes, slips, verbose, left: MOST_BYTES })
+        let slips = *bytes.choose(&[0, 0, 0, 300, 100, 30, 8])?;
+        Ok(Self { bytes, slips, verbose: false, left: MOST_BYTES })
+    }
+
+    /// The same, but that some texts and lists are huge.
+    #[must_use]
+    pub fn verbose(self) -> Self {
+        Self { verbose: true, ..self }
     }
 
     /// A value by `rule`.
@@ -46,26 +51,31 @@ impl<'u, 'bytes> Author<'u, 'bytes> {
     }
 
     fn write_at(&mut self, rule: &Rule, depth: usize) -> Result<Value> {
-        if self.slips()? {
+        let slips = self.slips()?;
+        if slips && self.one_in(2)? {
             return self.anything(depth);
         }
         match rule {
-            Rule::Word(words) => Ok((*self.bytes.choose(words)?).into()),
-            Rule::Text => self.text().map(Value::String),
-            Rule::Bool => Ok(Value::Bool(self.bytes.arbitrary()?)),
-            Rule::Number(numbers) => {
-                let number = *self.bytes.choose(numbers)?;
+            Rule::Word(right, wrong) => {
+                let words = if slips && !wrong.is_empty() { wrong } else { right };
+                Ok((*self.bytes.choose(words)?).into())
+            }
+            Rule::Number(right, wrong) => {
+                let number = *self.bytes.choose(if slips { wrong } else { right })?;
                 // On the way through Envoy large ones become text.
                 let is_text = number > i32::MAX as u64 || self.one_in(4)?;
                 Ok(if is_text { number.to_string().into() } else { number.into() })
             }
+            Rule::Text(words) if self.one_in(2)? => Ok((*self.bytes.choose(words)?).into()),
+            Rule::Text(_) => self.text().map(Value::String),
+            Rule::Bool => Ok(Value::Bool(self.bytes.arbitrary()?)),
             Rule::OneOf(rules) => {
                 let rule = *self.bytes.choose(rules)?;
                 self.write_at(rule, depth)
             }
             Rule::List(item) => self.list(item, depth),
             Rule::Map(fields) => self.map(fields, depth),
-            Rule::Named(names, value) => self.named(names, value, depth),
+            Rule::Named(right, wrong, value) => self.named(if slips { wrong } else { right }, value, depth),
             Rule::Both(first, second) => {
                 let (first, second) = (self.write_at(first, depth)?, self.write_at(second, depth)?);
                 Ok(match (first, second) {
@@ -81,8 +91,9 @@ impl<'u, 'bytes> Author<'u, 'bytes> {
 
     fn list(&mut self, item: &Rule, depth: usize) -> Result<Value> {
         let most = if depth > DEEP { 1 } else { 4 };
+        let least = usize::from(!self.slips()?);
         let mut items = Vec::new();
-        for _ in 0..self.bytes.int_in_range(0..=most)? {
+        for _ in 0..self.bytes.int_in_range(least..=most)? {
             items.push(self.write_at(item, depth + 1)?);
         }
         if let Some(last) = items.last().cloned()
@@ -126,7 +137,7 @@ impl<'u, 'bytes> Author<'u, 'bytes> {
     /// A mapping in a mapping in a mapping.
     fn nested(&mut self, field: &str, inner: &Rule, depth: usize) -> Result<Value> {
         let mut value = self.write_at(inner, depth + 1)?;
-        let times = if self.one_in(8)? { self.bytes.int_in_range(1..=150)? } else { 1 };
+        let times = if self.slips()? { self.bytes.int_in_range(1..=150)? } else { 1 };
         for _ in 0..times {
             value = json!({ field: value });
         }

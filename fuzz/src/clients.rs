@@ -81,6 +81,18 @@ impl Part {
         Self::Fixed,
     ];
 
+    /// Where a client says what this part tells, if it does.
+    #[must_use]
+    pub fn said(self) -> Option<Said> {
+        match self {
+            Self::Said(said) => Some(said),
+            Self::Hashed => Some(Header),
+            Self::TwoSegments => Some(Path),
+            Self::HeaderOrAddress => Some(OtherHeader),
+            Self::Address | Self::Network | Self::Fixed => None,
+        }
+    }
+
     /// As it is configured.
     #[must_use]
     pub fn written(self) -> Value {
@@ -172,8 +184,8 @@ impl Client {
         Ok(other)
     }
 
-    /// Says only what a request can carry there.
-    fn say(&mut self, said: Said, value: Option<&[u8]>) {
+    /// Says this, or as much of it as a request can carry there.
+    pub fn say(&mut self, said: Said, value: Option<&[u8]>) {
         let without = |signs: &[u8], value: &[u8]| {
             value.iter().copied().filter(|sign| !signs.contains(sign)).collect::<Vec<_>>()
         };
@@ -289,7 +301,10 @@ impl<'a> Arbitrary<'a> for Client {
 }
 
 /// Bytes that may be mistaken for others.
-fn text(bytes: &mut Unstructured<'_>) -> Result<Vec<u8>> {
+///
+/// # Errors
+/// Where there are too few bytes.
+pub fn text(bytes: &mut Unstructured<'_>) -> Result<Vec<u8>> {
     Ok(match bytes.int_in_range(0..=5)? {
         0 => bytes.arbitrary()?,
         1 => bytes.choose(HOSTILE)?.as_bytes().to_vec(),

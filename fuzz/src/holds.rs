@@ -5,6 +5,7 @@ use policy::{Answer, Ask, ConfigError, Failure, Place, Policies, Step};
 use serde_json::Value;
 
 use crate::{
+    answered,
     batch::Batch,
     check::{self, inspect::File},
     memory,
@@ -16,8 +17,10 @@ pub type Outcome = Result<Policies, ConfigError>;
 
 /// Reads a configuration within a bounded memory. Whatever is accepted can be used; whatever is refused has a place.
 pub fn reading(bytes: &[u8]) -> Outcome {
-    // A value in memory is larger than the two bytes that may have written it, and so is what is wrong with it.
-    let enough_bytes = (64 << 20) + 256 * bytes.len();
+    // A value in memory is larger than the two bytes that may have written it, and so is what is wrong with it. What a
+    // regular expression may need is bounded, too.
+    let regexes = bytes.windows(5).filter(|word| word == b"regex").count();
+    let enough_bytes = (2 << 20) + 96 * bytes.len() + (256 << 10) * regexes;
     let outcome = memory::within(enough_bytes, || Policies::from_bytes(bytes));
     match &outcome {
         Ok(policies) => accepted(policies),
@@ -72,11 +75,18 @@ fn accepted(policies: &Policies) {
     assert!((1..=60_000).contains(&timeout_ms), "a timeout of {timeout_ms} ms");
     assert!(policies.warnings().iter().all(|warning| !warning.message.is_empty()));
     let plain = Sent::default().header(":path", b"/a").header(":method", b"GET").header(":authority", b"a");
+    let dear = Received::of("x-tokens-used", b"18446744073709551616");
     for sent in [Sent::default(), plain] {
         let asks = asking(policies, &sent);
         for failure in [Failure::NotSent, Failure::StoreFull, Failure::TooManyPolicies] {
             sendable(&policies.failed(&asks, failure));
         }
+        let takes = policies.takes(&asks);
+        let denied: Vec<_> = takes.iter().map(|take| answered::denied(take.buckets.len())).collect();
+        let _denied = answering(policies, &asks, &denied, u32::MAX);
+        let allowed: Vec<_> = takes.iter().map(|take| answered::allowed(take.buckets.len())).collect();
+        let charged = answering(policies, &asks, &allowed, u32::MAX).charged;
+        billing(policies, &asks, &charged, &dear, u64::MAX);
     }
 }
 
@@ -84,7 +94,7 @@ fn accepted(policies: &Policies) {
 #[must_use]
 pub fn asking(policies: &Policies, sent: &Sent) -> Vec<Ask> {
     // Metadata of a route is read like a configuration.
-    let asks = memory::within((4 << 20) + 256 * sent.bytes(), || policies.asks(sent).asks);
+    let asks = memory::within((1 << 20) + 96 * sent.bytes(), || policies.asks(sent).asks);
     for ask in &asks {
         assert!(ask.key.len() <= MAX_KEY_BYTES, "a key of {} bytes", ask.key.len());
         assert!(policies.get(ask).is_some(), "nobody's ask: {ask:?}");

@@ -49,6 +49,14 @@ impl Sent {
     }
 }
 
+impl Received {
+    /// With one header.
+    #[must_use]
+    pub fn of(name: &'static str, value: &[u8]) -> Self {
+        Self { headers: vec![(name, value.to_owned())] }
+    }
+}
+
 impl policy::Request for Sent {
     fn header(&self, name: &str) -> Option<&[u8]> {
         self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_slice())
