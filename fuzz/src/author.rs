@@ -36,10 +36,10 @@ impl<'u, 'bytes> Author<'u, 'bytes> {
         Ok(Self { bytes, slips, verbose: false, left: MOST_BYTES })
     }
 
-    /// The same, but that some texts and lists are huge.
+    /// The same, but that some texts and lists are huge, and some of them slips.
     #[must_use]
     pub fn verbose(self) -> Self {
-        Self { verbose: true, ..self }
+        Self { verbose: true, slips: 20, ..self }
     }
 
     /// A value by `rule`.
@@ -170,7 +170,7 @@ impl<'u, 'bytes> Author<'u, 'bytes> {
     }
 
     fn is_huge(&mut self) -> Result<bool> {
-        Ok(self.verbose && self.one_in(8)?)
+        Ok(self.verbose && self.one_in(4)?)
     }
 
     fn slips(&mut self) -> Result<bool> {

@@ -11,7 +11,7 @@ const MOST_BYTES: usize = 640;
 
 fuzz_target!(|bytes: &[u8]| -> Corpus {
     let mut bytes = Unstructured::new(&bytes[..bytes.len().min(MOST_BYTES)]);
-    let verbose = bytes.ratio(1, 100).unwrap_or_default();
+    let verbose = bytes.ratio(1, 50).unwrap_or_default();
     let in_both_ways = bytes.ratio(1, 8).unwrap_or_default();
     let author = Author::new(&mut bytes).map(|author| if verbose { author.verbose() } else { author });
     let Ok(value) = author.and_then(|mut author| author.write(&language::CONFIGURATION)) else {
