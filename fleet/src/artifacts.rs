@@ -13,8 +13,13 @@ use crate::{Error, Result, tools};
 
 /// Builds `sluice_filter.wasm` in release mode and returns its path.
 pub fn filter() -> Result<PathBuf> {
+    wasm("sluice-filter")
+}
+
+/// Builds the library of a package for Envoy, in release mode, and returns the path of its `.wasm`.
+pub fn wasm(package: &str) -> Result<PathBuf> {
     tools::wasm_target()?;
-    build(&["--package", "sluice-filter", "--lib", "--target", tools::WASM_TARGET], |artifact| {
+    build(&["--package", package, "--lib", "--target", tools::WASM_TARGET], |artifact| {
         let files = artifact["filenames"].as_array().into_iter().flatten().filter_map(Value::as_str);
         files.map(PathBuf::from).find(|file| file.extension().is_some_and(|end| end == "wasm"))
     })
