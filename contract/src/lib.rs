@@ -35,6 +35,12 @@ pub const MAX_NAME_BYTES: usize = 64;
 /// The longest key, in bytes of UTF-8.
 pub const MAX_KEY_BYTES: usize = 1024;
 
+/// The shortest lease, in microseconds.
+pub const MIN_LEASE_TTL_US: u64 = 1_000;
+
+/// The longest lease, in microseconds.
+pub const MAX_LEASE_TTL_US: u64 = 60_000_000;
+
 /// A batch of takes, decided in order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -62,6 +68,12 @@ pub struct Take<'a> {
     /// and those that follow it have at most [`MAX_BUCKETS`] buckets together.
     #[serde(default, skip_serializing_if = "is_false")]
     pub follows: bool,
+    /// The terms of a [`Kind::Lease`]; absent with any other kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<LeaseTerms>,
+    /// The lease that a [`Kind::Return`] ends; absent with any other kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub returned: Option<Leased>,
 }
 
 /// What a take does with its costs.
@@ -75,6 +87,36 @@ pub enum Kind {
     Refund,
     /// Takes them whether or not there is room, and may leave a bucket in debt. Always allowed.
     Charge,
+    /// Takes up to as many in advance as the buckets hold and the [terms](Take::lease) let, the same number from each,
+    /// to be spent without asking until the lease lapses. Always answered [`Verdict::Leased`], maybe with 0 tokens. Each
+    /// cost is the number of tokens wanted, at least 1.
+    Lease,
+    /// Ends a [lease](Take::returned): each cost is the number of its tokens that were not spent, 0 where all were. What
+    /// has lapsed already is not returned. Always allowed.
+    Return,
+}
+
+/// For how long a lease holds, and how much of a bucket may be leased.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeaseTerms {
+    /// How long the tokens may be spent at least, in microseconds from the decision: from [`MIN_LEASE_TTL_US`] to
+    /// [`MAX_LEASE_TTL_US`]. They occupy the bucket for at most twice as long, unless they are returned before.
+    ///
+    /// Whoever holds a lease counts this from before it was asked for, by a clock of its own.
+    pub ttl_us: u64,
+    /// The most that all leases of a bucket may hold together, in hundredths of its burst: from 1 to 100.
+    pub share_percent: u64,
+}
+
+/// A lease as it was granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Leased {
+    /// The tokens that were granted of each bucket, whether or not they were spent since; at least 1.
+    pub tokens: u64,
+    /// When the store ends the lease by itself, in microseconds since 1970 by the store's clock.
+    pub lapses_at_us: u64,
 }
 
 /// What is asked of one bucket, and the limit that it is held to.
@@ -93,7 +135,8 @@ pub struct BucketTake<'a> {
     pub period_us: u64,
     /// Tokens in a full bucket.
     pub burst: u64,
-    /// Tokens asked for; 0 only looks, and is allowed even where the bucket is in debt.
+    /// Tokens asked for; 0 only looks, and is allowed even where the bucket is in debt. What it is of a lease, its
+    /// [`Kind`] says.
     pub cost: u64,
 }
 
@@ -112,10 +155,21 @@ pub struct TakeResponse {
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Every bucket had room, and the costs were taken (or returned, or charged), unless the take follows one that
-    /// was denied. How each stands now, in the take's order.
+    /// was denied. So is a lease that ended, whether it was returned or had lapsed. How each stands now, in the take's order.
     Allowed(Vec<BucketVerdict>),
     /// At least one bucket had no room, and nothing was taken. What each answered, in the take's order.
     Denied(Vec<BucketVerdict>),
+    /// What a [`Kind::Lease`] was granted.
+    Leased {
+        /// Tokens leased from each of its buckets; 0 where one of them had none to lease, and where the take follows one
+        /// that was denied.
+        tokens: u64,
+        /// When the store ends the lease by itself, in microseconds since 1970 by the store's clock: what
+        /// [`Take::returned`] names. It is no deadline for spending, since clocks differ: see [`LeaseTerms::ttl_us`].
+        lapses_at_us: u64,
+        /// How each bucket stands now, in the take's order. Each outcome is `allowed`.
+        buckets: Vec<BucketVerdict>,
+    },
     /// The store could not decide this take. Nothing was taken that is known of.
     Failed(FailureReason),
 }
@@ -127,8 +181,8 @@ pub struct BucketVerdict {
     pub outcome: Outcome,
     /// Whole tokens in the bucket, 0 in debt: after the take where it was made, otherwise as they stand.
     pub remaining: u64,
-    /// Microseconds until the bucket has room for the cost, a debt paid first: 0 where it has and for a refund or a
-    /// charge, absent where it never will.
+    /// Microseconds until the bucket has room for the cost, a debt paid first: 0 where it has and for any kind but a
+    /// take, absent where it never will.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_us: Option<u64>,
     /// Microseconds until the bucket is full if nothing more is taken.

@@ -2,12 +2,17 @@
 
 use std::borrow::Cow;
 
-use contract::{BucketVerdict, FailureReason, Kind, Outcome, Refusal, TakeRequest, TakeResponse, Verdict};
+use contract::{
+    BucketVerdict, FailureReason, Kind, LeaseTerms, Leased, Outcome, Refusal, TakeRequest, TakeResponse,
+    Verdict,
+};
 use serde::{Deserialize, Serialize};
 
 const REQUEST: &str = include_str!("../golden/take-request.json");
 const KINDS: &str = include_str!("../golden/take-request-kinds.json");
 const RESPONSE: &str = include_str!("../golden/take-response.json");
+const LEASES: &str = include_str!("../golden/take-request-leases.json");
+const LEASED: &str = include_str!("../golden/take-response-leases.json");
 const REFUSAL: &str = include_str!("../golden/refusal.json");
 
 fn assert_round_trip<'a, T: Serialize + Deserialize<'a>>(golden: &'a str) -> T {
@@ -46,11 +51,13 @@ fn what_is_the_default_may_be_written() {
 
 #[test]
 fn a_kind_that_the_reader_does_not_know_is_refused() {
-    let newer = KINDS.replacen("\"charge\"", "\"lease\"", 1);
+    let newer = KINDS.replacen("\"charge\"", "\"borrow\"", 1);
     let error =
         serde_json::from_str::<TakeRequest>(&newer).expect_err("an unknown kind was taken for another");
     assert!(
-        error.to_string().contains("unknown variant `lease`, expected one of `take`, `refund`, `charge`"),
+        error.to_string().contains(
+            "unknown variant `borrow`, expected one of `take`, `refund`, `charge`, `lease`, `return`"
+        ),
         "{error}"
     );
 }
@@ -64,6 +71,31 @@ fn a_response_is_read_and_written_as_committed() {
     assert_eq!(buckets[1].retry_after_us, Some(11_999_000));
     assert_eq!(buckets[2].retry_after_us, None);
     assert_eq!(response.verdicts[3], Verdict::Failed(FailureReason::StoreFull));
+}
+
+#[test]
+fn a_lease_and_its_return_are_read_and_written_as_committed() {
+    let request: TakeRequest = assert_round_trip(LEASES);
+    let kinds: Vec<(Kind, bool)> = request.takes.iter().map(|take| (take.kind, take.follows)).collect();
+    assert_eq!(kinds, [(Kind::Take, false), (Kind::Lease, true), (Kind::Return, false)]);
+    assert_eq!(request.takes[1].lease, Some(LeaseTerms { ttl_us: 1_000_000, share_percent: 50 }));
+    let returned = Leased { tokens: 25, lapses_at_us: 1_763_650_002_000_000 };
+    assert_eq!((request.takes[2].returned, request.takes[2].lease), (Some(returned), None));
+    let response: TakeResponse = assert_round_trip(LEASED);
+    let Verdict::Leased { tokens, lapses_at_us, buckets } = &response.verdicts[1] else {
+        panic!("the second take was a lease")
+    };
+    assert_eq!((*tokens, *lapses_at_us), (30, 1_763_650_002_000_000));
+    assert_eq!((buckets[0].outcome, buckets[0].remaining), (Outcome::Allowed, 29));
+}
+
+#[test]
+fn terms_with_a_member_that_the_reader_does_not_know_are_refused() {
+    for place in ["\"ttl_us\"", "\"lapses_at_us\""] {
+        let newer = LEASES.replacen(place, &format!("\"renew\": true, {place}"), 1);
+        let error = serde_json::from_str::<TakeRequest>(&newer).expect_err("an unknown member was ignored");
+        assert!(error.to_string().contains("unknown field `renew`"), "{error}");
+    }
 }
 
 #[test]

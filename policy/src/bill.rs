@@ -82,7 +82,7 @@ impl Bill {
             list.extend(policies.buckets(ask).map(|bucket| BucketTake { cost, ..bucket }));
         }
         let take = |buckets: Vec<BucketTake<'a>>, kind| {
-            (!buckets.is_empty()).then_some(Take { buckets, kind, follows: false })
+            (!buckets.is_empty()).then_some(Take { buckets, kind, ..Take::default() })
         };
         [take(charge, Kind::Charge), take(refund, Kind::Refund)].into_iter().flatten().collect()
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bucket::Limit;
-use contract::{BucketTake, Kind, MAX_BUCKETS, Take};
+use contract::{BucketTake, MAX_BUCKETS, Take};
 use sha2::{Digest, Sha256};
 
 use crate::Request;
@@ -282,10 +282,10 @@ impl Policies {
         let enforced: Vec<BucketTake<'a>> =
             asks.iter().filter(|ask| !ask.shadow).flat_map(|ask| self.buckets(ask)).collect();
         let follows = !enforced.is_empty();
-        let first = follows.then_some(Take { buckets: enforced, kind: Kind::Take, follows: false });
+        let first = follows.then_some(Take { buckets: enforced, ..Take::default() });
         let shadows = asks.iter().filter(|ask| ask.shadow);
         let shadows =
-            shadows.map(|ask| Take { buckets: self.buckets(ask).collect(), kind: Kind::Take, follows });
+            shadows.map(|ask| Take { buckets: self.buckets(ask).collect(), follows, ..Take::default() });
         first.into_iter().chain(shadows).collect()
     }
 

@@ -2,7 +2,10 @@
 //! exact. What is wrong with one that is not is named by its place.
 
 use bucket::{EXACT, InvalidLimit, Kind, Limit};
-use contract::{BucketTake, MAX_BUCKETS, MAX_KEY_BYTES, MAX_NAME_BYTES, MAX_TAKES, TakeRequest};
+use contract::{
+    BucketTake, LeaseTerms, Leased, MAX_BUCKETS, MAX_KEY_BYTES, MAX_LEASE_TTL_US, MAX_NAME_BYTES, MAX_TAKES,
+    MIN_LEASE_TTL_US, TakeRequest,
+};
 
 /// Takes to be decided in order, each from all of its buckets or from none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,6 +142,98 @@ pub enum InvalidBatch {
         /// The cost.
         found: u64,
     },
+    /// No store keeps leases yet.
+    #[error("takes[{take}].kind: no store keeps leases yet; take what is needed")]
+    NoLeasesYet {
+        /// The take's place in the request.
+        take: usize,
+    },
+    /// A lease has no terms.
+    #[error(
+        "takes[{take}].lease: there are no terms; a take of kind \"lease\" names its \"ttl_us\" and its \
+         \"share_percent\""
+    )]
+    NoTerms {
+        /// The take's place in the request.
+        take: usize,
+    },
+    /// A take of another kind has the terms of a lease.
+    #[error("takes[{take}].lease: only a take of kind \"lease\" has terms; leave them out, or make it one")]
+    NeedlessTerms {
+        /// The take's place in the request.
+        take: usize,
+    },
+    /// A lease is too short or too long.
+    #[error(
+        "takes[{take}].lease.ttl_us: found {found}; a lease holds from {MIN_LEASE_TTL_US} to {MAX_LEASE_TTL_US} \
+         microseconds"
+    )]
+    InvalidTtl {
+        /// The take's place in the request.
+        take: usize,
+        /// The time.
+        found: u64,
+    },
+    /// A share is none of a whole.
+    #[error("takes[{take}].lease.share_percent: found {found}; it must be from 1 to 100")]
+    InvalidShare {
+        /// The take's place in the request.
+        take: usize,
+        /// The share.
+        found: u64,
+    },
+    /// A lease asks for nothing.
+    #[error("takes[{take}].buckets[{bucket}].cost: found 0; a lease asks for at least 1 token")]
+    NothingLeased {
+        /// The take's place in the request.
+        take: usize,
+        /// The bucket's place in the take.
+        bucket: usize,
+    },
+    /// A return does not say of what.
+    #[error(
+        "takes[{take}].returned: there is no lease; a take of kind \"return\" names the \"tokens\" and \
+         \"lapses_at_us\" that it was granted"
+    )]
+    NoLease {
+        /// The take's place in the request.
+        take: usize,
+    },
+    /// A take of another kind names a lease.
+    #[error(
+        "takes[{take}].returned: only a take of kind \"return\" names a lease; leave it out, or make it one"
+    )]
+    NeedlessLease {
+        /// The take's place in the request.
+        take: usize,
+    },
+    /// A lease that is returned is none that was granted.
+    #[error(
+        "takes[{take}].returned.{member}: found {found}; it must be as it was granted, from 1 and below 2^53"
+    )]
+    InvalidLease {
+        /// The take's place in the request.
+        take: usize,
+        /// Which of its numbers.
+        member: &'static str,
+        /// That number.
+        found: u64,
+    },
+    /// More tokens are left of a lease than were granted.
+    #[error(
+        "takes[{take}].buckets[{bucket}].cost: found {found}; at most the {granted} tokens that were granted can be \
+         left of a lease"
+    )]
+    TooMuchReturned {
+        /// The take's place in the request.
+        take: usize,
+        /// The bucket's place in the take.
+        bucket: usize,
+        /// The tokens that are said to be left.
+        found: u64,
+        /// The tokens that were granted.
+        granted: u64,
+    },
 }
 
 impl InvalidBatch {
@@ -155,6 +250,16 @@ impl InvalidBatch {
             Self::KeyTooLong { .. } => "key_too_long",
             Self::InvalidLimit { .. } => "invalid_limit",
             Self::CostTooLarge { .. } => "cost_too_large",
+            Self::NoLeasesYet { .. } => "no_leases",
+            Self::NoTerms { .. }
+            | Self::NeedlessTerms { .. }
+            | Self::InvalidTtl { .. }
+            | Self::InvalidShare { .. }
+            | Self::NothingLeased { .. } => "invalid_lease",
+            Self::NoLease { .. }
+            | Self::NeedlessLease { .. }
+            | Self::InvalidLease { .. }
+            | Self::TooMuchReturned { .. } => "invalid_return",
         }
     }
 }
@@ -223,12 +328,52 @@ fn valid_take(domain: &str, take: usize, asked: &contract::Take<'_>) -> Result<T
         }
         buckets.push(ask);
     }
-    let kind = match asked.kind {
-        contract::Kind::Take => Kind::Take,
-        contract::Kind::Refund => Kind::Refund,
-        contract::Kind::Charge => Kind::Charge,
-    };
-    Ok(Take { buckets, kind, follows: asked.follows })
+    Ok(Take { buckets, kind: valid_kind(take, asked)?, follows: asked.follows })
+}
+
+fn valid_kind(take: usize, asked: &contract::Take<'_>) -> Result<Kind, InvalidBatch> {
+    match (asked.kind, asked.lease, asked.returned) {
+        (contract::Kind::Lease, None, _) => Err(InvalidBatch::NoTerms { take }),
+        (contract::Kind::Return, _, None) => Err(InvalidBatch::NoLease { take }),
+        (contract::Kind::Lease, Some(terms), None) => valid_lease(take, asked, terms),
+        (contract::Kind::Return, None, Some(lease)) => valid_return(take, asked, lease),
+        (_, Some(_), None) | (contract::Kind::Return, Some(_), _) => {
+            Err(InvalidBatch::NeedlessTerms { take })
+        }
+        (_, _, Some(_)) => Err(InvalidBatch::NeedlessLease { take }),
+        (contract::Kind::Take, None, None) => Ok(Kind::Take),
+        (contract::Kind::Refund, None, None) => Ok(Kind::Refund),
+        (contract::Kind::Charge, None, None) => Ok(Kind::Charge),
+    }
+}
+
+fn valid_lease(take: usize, asked: &contract::Take<'_>, terms: LeaseTerms) -> Result<Kind, InvalidBatch> {
+    let LeaseTerms { ttl_us, share_percent } = terms;
+    if !(MIN_LEASE_TTL_US..=MAX_LEASE_TTL_US).contains(&ttl_us) {
+        return Err(InvalidBatch::InvalidTtl { take, found: ttl_us });
+    }
+    if !(1..=100).contains(&share_percent) {
+        return Err(InvalidBatch::InvalidShare { take, found: share_percent });
+    }
+    match asked.buckets.iter().position(|bucket| bucket.cost == 0) {
+        Some(bucket) => Err(InvalidBatch::NothingLeased { take, bucket }),
+        None => Err(InvalidBatch::NoLeasesYet { take }),
+    }
+}
+
+fn valid_return(take: usize, asked: &contract::Take<'_>, lease: Leased) -> Result<Kind, InvalidBatch> {
+    let Leased { tokens, lapses_at_us } = lease;
+    for (member, found) in [("tokens", tokens), ("lapses_at_us", lapses_at_us)] {
+        if !(1..EXACT).contains(&found) {
+            return Err(InvalidBatch::InvalidLease { take, member, found });
+        }
+    }
+    match asked.buckets.iter().enumerate().find(|(_, bucket)| bucket.cost > tokens) {
+        Some((bucket, asked)) => {
+            Err(InvalidBatch::TooMuchReturned { take, bucket, found: asked.cost, granted: tokens })
+        }
+        None => Err(InvalidBatch::NoLeasesYet { take }),
+    }
 }
 
 fn valid_ask(domain: &str, take: usize, bucket: usize, asked: &BucketTake<'_>) -> Result<Ask, InvalidBatch> {

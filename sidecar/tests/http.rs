@@ -244,7 +244,10 @@ async fn a_take_that_follows_wrongly_is_refused_by_place() {
 #[tokio::test]
 async fn what_is_no_kind_of_take_is_refused() {
     for (wrong, why) in [
-        ("\"kind\": \"lease\"", "unknown variant `lease`, expected one of `take`, `refund`, `charge`"),
+        (
+            "\"kind\": \"borrow\"",
+            "unknown variant `borrow`, expected one of `take`, `refund`, `charge`, `lease`, `return`",
+        ),
         ("\"kind\": true", "invalid type: boolean `true`, expected a string at line 35"),
         ("\"refund\": true", "unknown field `refund`"),
     ] {
@@ -269,7 +272,7 @@ async fn takes_of_each_kind_are_answered_and_debts_stay() {
     let stands = |verdict: &Verdict| match verdict {
         Verdict::Allowed(buckets) => (true, buckets[0].remaining),
         Verdict::Denied(buckets) => (false, buckets[0].remaining),
-        Verdict::Failed(reason) => panic!("{reason:?}"),
+        Verdict::Leased { .. } | Verdict::Failed(_) => panic!("{verdict:?}"),
     };
     let verdicts = decide(|_| {}).await;
     // The last one returns what the first one took.

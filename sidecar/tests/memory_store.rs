@@ -125,7 +125,7 @@ fn a_bucket_in_debt_is_kept_until_it_is_paid() {
     let mut ask =
         |key, cost, kind, now_us| match decide(&mut memory, Take { kind, ..take(key, slow, cost) }, now_us) {
             Verdict::Allowed(buckets) | Verdict::Denied(buckets) => buckets[0].clone(),
-            Verdict::Failed(reason) => panic!("{reason:?}"),
+            other => panic!("{other:?}"),
         };
     let charged = ask(0, 10, Kind::Charge, NOW_US);
     assert_eq!((charged.outcome, charged.remaining, charged.retry_after_us), (Outcome::Allowed, 0, Some(0)));
@@ -148,7 +148,7 @@ fn a_take_that_follows_shares_the_fate_of_the_one_before_it() {
     let stands = |verdict: &Verdict| match verdict {
         Verdict::Allowed(buckets) => (true, buckets[0].remaining),
         Verdict::Denied(buckets) => (false, buckets[0].remaining),
-        Verdict::Failed(reason) => panic!("{reason:?}"),
+        Verdict::Leased { .. } | Verdict::Failed(_) => panic!("{verdict:?}"),
     };
     let verdicts = memory.take(&[take(0, slow, 2), follow(1, 1)], NOW_US);
     assert_eq!(

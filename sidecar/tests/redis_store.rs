@@ -83,7 +83,7 @@ async fn many_at_once_get_exactly_the_burst_and_share_runs() {
                 match take(&store, "hot", BURST).await {
                     Verdict::Allowed(_) => allowed += 1,
                     Verdict::Denied(_) => {}
-                    Verdict::Failed(reason) => panic!("{reason:?}"),
+                    other => panic!("{other:?}"),
                 }
             }
             allowed

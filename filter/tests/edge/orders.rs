@@ -137,7 +137,7 @@ proptest! {
                 let into = match take.kind {
                     Kind::Refund => &mut refunded,
                     Kind::Take if allowed && leader_allowed => &mut taken,
-                    Kind::Take | Kind::Charge => continue,
+                    Kind::Take | Kind::Charge | Kind::Lease | Kind::Return => continue,
                 };
                 for bucket in take.buckets {
                     *into.entry((bucket.policy, bucket.key)).or_insert(0) += bucket.cost;

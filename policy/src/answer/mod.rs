@@ -310,7 +310,7 @@ impl Policies {
 fn decided(verdict: &Verdict, count: usize) -> Result<&[BucketVerdict], Failure> {
     match verdict {
         Verdict::Allowed(buckets) | Verdict::Denied(buckets) if buckets.len() == count => Ok(buckets),
-        Verdict::Allowed(_) | Verdict::Denied(_) => Err(Failure::Unreadable),
+        Verdict::Allowed(_) | Verdict::Denied(_) | Verdict::Leased { .. } => Err(Failure::Unreadable),
         Verdict::Failed(reason) => Err((*reason).into()),
     }
 }

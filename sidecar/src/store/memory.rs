@@ -73,7 +73,7 @@ impl Memory {
             let verdict = match followed {
                 Some(Verdict::Failed(reason)) => Verdict::Failed(*reason),
                 Some(Verdict::Denied(_)) => self.decide(take, true, now_us),
-                Some(Verdict::Allowed(_)) | None => self.decide(take, false, now_us),
+                Some(Verdict::Allowed(_) | Verdict::Leased { .. }) | None => self.decide(take, false, now_us),
             };
             verdicts.push(verdict);
             if !take.follows {
