@@ -25,7 +25,7 @@ use std::{
 
 use serde_json::json;
 
-use crate::{Error, Result};
+use crate::{Error, Result, head::Head};
 
 /// A server in threads of this process, ended when this is dropped.
 #[derive(Debug)]
@@ -131,14 +131,14 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
             output.write_all(format!("{switch}{protocol}\r\n\r\n").as_bytes())?;
             return return_bytes(&mut input, output);
         }
-        let body_bytes = head.skip_body(&mut input)?;
+        let body_bytes = head.copy_body(&mut input, &mut io::sink())?;
         // Whoever releases once the request was counted lets it go, though it may not wait yet.
         let releases = shared.releases();
         shared.requests.fetch_add(1, Ordering::SeqCst);
         if head.get("x-echo-hold").is_some() {
             shared.hold(releases);
         }
-        output.write_all(&head.answer(body_bytes))?;
+        output.write_all(&answer(&head, body_bytes))?;
     }
     Ok(())
 }
@@ -153,80 +153,30 @@ fn return_bytes(input: &mut impl Read, mut output: &TcpStream) -> io::Result<()>
     output.shutdown(Shutdown::Write)
 }
 
-struct Head {
-    method: String,
-    target: String,
-    headers: Vec<(String, String)>,
-}
-
-impl Head {
-    fn read(input: &mut impl BufRead) -> io::Result<Option<Self>> {
-        let first = line(input)?;
-        let mut words = first.split(' ').map(str::to_owned);
-        let (Some(method), Some(target)) = (words.next(), words.next()) else { return Ok(None) };
-        let mut headers = Vec::new();
-        loop {
-            let line = line(input)?;
-            let Some((name, value)) = line.split_once(':') else { break };
-            headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+/// What a request is answered, having had a body of so many bytes.
+fn answer(head: &Head, body_bytes: u64) -> Vec<u8> {
+    let length = head.get("x-echo-body-bytes").and_then(|text| text.parse().ok());
+    let body = match length {
+        Some(length) => vec![b'x'; length],
+        None => {
+            let pairs: Vec<_> = head.headers.iter().map(|(name, value)| json!([name, value])).collect();
+            let (method, target) = (&head.method, &head.target);
+            let said =
+                json!({"method": method, "target": target, "headers": pairs, "body_bytes": body_bytes});
+            said.to_string().into_bytes()
         }
-        Ok(Some(Self { method, target, headers }))
+    };
+    let status = head.get("x-echo-status").unwrap_or("200");
+    let mut answer = format!("HTTP/1.1 {status} Echo\r\ncontent-type: application/json\r\n");
+    for (_, header) in head.headers.iter().filter(|(name, _)| name == "x-echo-header") {
+        answer.push_str(&format!("{header}\r\n"));
     }
-
-    fn get(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(have, _)| have == name).map(|(_, value)| value.as_str())
+    answer.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
+    let mut answer = answer.into_bytes();
+    if head.method != "HEAD" {
+        answer.extend(body);
     }
-
-    /// What the request is answered, having had a body of so many bytes.
-    fn answer(&self, body_bytes: u64) -> Vec<u8> {
-        let length = self.get("x-echo-body-bytes").and_then(|text| text.parse().ok());
-        let body = match length {
-            Some(length) => vec![b'x'; length],
-            None => {
-                let pairs: Vec<_> = self.headers.iter().map(|(name, value)| json!([name, value])).collect();
-                let (method, target) = (&self.method, &self.target);
-                let said =
-                    json!({"method": method, "target": target, "headers": pairs, "body_bytes": body_bytes});
-                said.to_string().into_bytes()
-            }
-        };
-        let status = self.get("x-echo-status").unwrap_or("200");
-        let mut answer = format!("HTTP/1.1 {status} Echo\r\ncontent-type: application/json\r\n");
-        for (_, header) in self.headers.iter().filter(|(name, _)| name == "x-echo-header") {
-            answer.push_str(&format!("{header}\r\n"));
-        }
-        answer.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
-        let mut answer = answer.into_bytes();
-        if self.method != "HEAD" {
-            answer.extend(body);
-        }
-        answer
-    }
-
-    /// Reads the body away and returns its length.
-    fn skip_body(&self, input: &mut impl BufRead) -> io::Result<u64> {
-        if self.get("transfer-encoding").is_some() {
-            let mut total = 0;
-            loop {
-                let size = line(input)?;
-                let size = u64::from_str_radix(size.trim(), 16).map_err(io::Error::other)?;
-                total += io::copy(&mut input.take(size), &mut io::sink())?;
-                line(input)?;
-                if size == 0 {
-                    return Ok(total);
-                }
-            }
-        }
-        let length = self.get("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
-        io::copy(&mut input.take(length), &mut io::sink())
-    }
-}
-
-/// A line without its end, lossily; empty at the end of the input.
-fn line(input: &mut impl BufRead) -> io::Result<String> {
-    let mut bytes = Vec::new();
-    input.read_until(b'\n', &mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).trim_end_matches(['\r', '\n']).to_owned())
+    answer
 }
 
 #[cfg(test)]

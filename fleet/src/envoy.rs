@@ -1,6 +1,7 @@
 //! An Envoy as a child process.
 
 use std::{
+    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::Command,
@@ -23,6 +24,7 @@ pub struct EnvoyBuilder {
     config: Config,
     concurrency: u32,
     port: Option<u16>,
+    args: Vec<String>,
 }
 
 /// A running Envoy, stopped when this is dropped.
@@ -59,6 +61,13 @@ impl EnvoyBuilder {
         self
     }
 
+    /// Further arguments.
+    #[must_use]
+    pub fn args<S: Into<String>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
     /// Starts it and waits until it is live and its listener accepts. Should another program take a port in
     /// between, other ports are tried.
     pub fn start(&self, envoy: &Path, run: &RunDir) -> Result<Envoy> {
@@ -87,6 +96,7 @@ impl EnvoyBuilder {
         let mut command = base_command(program, &file);
         // The access log is written for tests to read, so it is flushed soon and not every 10 s.
         command.args(["--concurrency", &self.concurrency.to_string(), "--file-flush-interval-msec", "20"]);
+        command.args(&self.args);
         let process = Process::start(&name, command, run.path())?;
         let envoy = Envoy { process, config, addr, admin, run: run.clone() };
         envoy.wait_until_ready()?;
@@ -98,7 +108,7 @@ impl Envoy {
     /// Prepares an Envoy with this configuration; its first listener and admin addresses will be replaced.
     #[must_use]
     pub fn builder(config: Config) -> EnvoyBuilder {
-        EnvoyBuilder { config, concurrency: 1, port: None }
+        EnvoyBuilder { config, concurrency: 1, port: None, args: Vec::new() }
     }
 
     /// Runs `envoy --mode validate`, which loads the filter and configures it too.
@@ -174,6 +184,14 @@ impl Envoy {
         let text = self.admin("/stats")?.text();
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
         Ok(line.and_then(|value| value.trim().parse().ok()).unwrap_or(0))
+    }
+
+    /// All counters and gauges whose names begin with `prefix`.
+    pub fn stats(&self, prefix: &str) -> Result<BTreeMap<String, u64>> {
+        let text = self.admin("/stats")?.text();
+        let lines = text.lines().filter(|line| line.starts_with(prefix));
+        let pairs = lines.filter_map(|line| line.rsplit_once(": "));
+        Ok(pairs.filter_map(|(name, value)| Some((name.to_owned(), value.trim().parse().ok()?))).collect())
     }
 
     /// What it wrote to its access log so far; a line comes up to 20 ms after its answer.

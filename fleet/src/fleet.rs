@@ -4,7 +4,9 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 
 use serde_json::Value;
 
-use crate::{Config, EchoUpstream, Endpoint, Envoy, Error, Programs, Ready, Redis, Result, RunDir, Sidecar};
+use crate::{
+    Config, EchoUpstream, Endpoint, Envoy, Error, Gate, Programs, Ready, Redis, Result, RunDir, Sidecar,
+};
 
 /// Where sidecars keep the buckets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,11 +42,13 @@ pub struct FleetBuilder {
     policies: Option<Value>,
     adjust: Vec<Adjust>,
     envoys: usize,
+    envoy_args: Vec<String>,
     concurrency: u32,
     first_port: Option<u16>,
     sidecars: usize,
     sidecar_args: Vec<String>,
     ready: Ready,
+    gated: bool,
     store: Store,
     redis_args: Vec<String>,
     transport: Transport,
@@ -56,6 +60,7 @@ pub struct FleetBuilder {
 #[derive(Debug)]
 pub struct Fleet {
     envoys: Vec<Envoy>,
+    gate: Option<Gate>,
     sidecars: Vec<Sidecar>,
     redis: Option<Redis>,
     upstream: Option<EchoUpstream>,
@@ -106,6 +111,13 @@ impl FleetBuilder {
         self
     }
 
+    /// Further arguments for each Envoy.
+    #[must_use]
+    pub fn envoy_args<S: Into<String>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
+        self.envoy_args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
     /// Worker threads of each Envoy.
     #[must_use]
     pub fn concurrency(mut self, workers: u32) -> Self {
@@ -138,6 +150,13 @@ impl FleetBuilder {
     #[must_use]
     pub fn sidecar_ready(mut self, ready: Ready) -> Self {
         self.ready = ready;
+        self
+    }
+
+    /// Puts a [`Gate`] before the first sidecar, in its place for the Envoys. It needs a sidecar, on TCP.
+    #[must_use]
+    pub fn gated(mut self) -> Self {
+        self.gated = true;
         self
     }
 
@@ -196,14 +215,19 @@ impl FleetBuilder {
             Store::Memory | Store::External(_) => None,
         };
         let upstream = if self.upstream.is_none() { Some(EchoUpstream::start()?) } else { None };
-        let mut fleet = Fleet { envoys: Vec::new(), sidecars: Vec::new(), redis, upstream, run: run.clone() };
+        let (envoys, sidecars) = (Vec::new(), Vec::new());
+        let mut fleet = Fleet { envoys, gate: None, sidecars, redis, upstream, run: run.clone() };
         for _ in 0..self.sidecars {
             let sidecar = self.start_sidecar(&fleet)?;
             fleet.sidecars.push(sidecar);
         }
+        if self.gated {
+            fleet.gate = Some(Gate::start(fleet.sidecar(0).addr())?);
+        }
         let config = self.config_for(&fleet)?;
         for index in 0..self.envoys {
-            let mut envoy = Envoy::builder(config.clone()).concurrency(self.concurrency);
+            let mut envoy =
+                Envoy::builder(config.clone()).concurrency(self.concurrency).args(&self.envoy_args);
             if let Some(first) = self.first_port {
                 let port = usize::from(first) + index;
                 let port = u16::try_from(port).map_err(|_| Error::config("ports", format!("port {port}")))?;
@@ -229,7 +253,10 @@ impl FleetBuilder {
 
     fn config_for(&self, fleet: &Fleet) -> Result<Config> {
         let mut config = self.config.clone().map_or_else(Config::shipped, Ok)?;
-        let sidecars: Vec<Endpoint> = fleet.sidecars.iter().map(Sidecar::endpoint).collect();
+        let mut sidecars: Vec<Endpoint> = fleet.sidecars.iter().map(Sidecar::endpoint).collect();
+        if let (Some(gate), Some(first)) = (&fleet.gate, sidecars.first_mut()) {
+            *first = Endpoint::Tcp(gate.addr());
+        }
         if config.cluster("sluice").is_ok() {
             config.endpoints("sluice", &sidecars)?;
             if self.transport == Transport::Http2 {
@@ -280,11 +307,13 @@ impl Fleet {
             policies: None,
             adjust: Vec::new(),
             envoys: 1,
+            envoy_args: Vec::new(),
             concurrency: 1,
             first_port: None,
             sidecars: 1,
             sidecar_args: Vec::new(),
             ready: Ready::Readyz,
+            gated: false,
             store: Store::Memory,
             redis_args: Vec::new(),
             transport: Transport::Http1,
@@ -315,6 +344,15 @@ impl Fleet {
     #[must_use]
     pub fn sidecar(&self, index: usize) -> &Sidecar {
         &self.sidecars[index]
+    }
+
+    /// The gate before the first sidecar.
+    ///
+    /// # Panics
+    /// Where it was built without.
+    #[must_use]
+    pub fn gate(&self) -> &Gate {
+        self.gate.as_ref().expect("this fleet was built without a gate")
     }
 
     /// All sidecars.

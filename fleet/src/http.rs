@@ -162,6 +162,20 @@ impl Answer {
         })
     }
 
+    /// The whole answer to what [`Request::send_only`] sent.
+    pub fn of(stream: &mut TcpStream) -> Result<Self> {
+        let outcome = Self::read_head(stream).and_then(|mut answer| {
+            answer.read_rest(stream)?;
+            Ok(answer)
+        });
+        outcome.map_err(Error::io("read an answer"))
+    }
+
+    /// The head of it, with what came of its body in the same breath.
+    pub fn head_of(stream: &mut TcpStream) -> Result<Self> {
+        Self::read_head(stream).map_err(Error::io("read the head of an answer"))
+    }
+
     fn read_head(stream: &mut TcpStream) -> io::Result<Self> {
         let mut bytes = Vec::new();
         let end = loop {
