@@ -2,20 +2,28 @@
 //! `tests/` and are run by `cargo xtask test`, which builds and finds the programs that they start.
 
 mod asking;
+mod books;
+mod caller;
 mod certificates;
 mod client;
 pub mod grpc;
 mod impostor;
 mod listeners;
+mod shortcuts;
 pub mod tokens;
+mod watched;
 
 use serde_json::{Value, json};
 
 pub use asking::{ask, await_counter, await_line, governed_by, remaining, statuses};
+pub use books::{Books, await_quiet, await_requests, taken};
+pub use caller::{Caller, Waiting};
 pub use certificates::{Authority, Identity};
 pub use client::Client;
 pub use impostor::Impostor;
 pub use listeners::Listener;
+pub use shortcuts::Shortcuts;
+pub use watched::Watched;
 
 /// Long against a slow machine, short against a person's patience.
 pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);

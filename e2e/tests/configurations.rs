@@ -1,13 +1,11 @@
 //! A configuration reaches the filter whatever its form; a wrong one never rules.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use e2e::{Client, PATIENCE, by_api_key, strict};
-use fleet::{Config, Envoy, Fleet, Programs, RunDir, eventually, free_port, http, tools};
+use e2e::{Client, PATIENCE, Watched, by_api_key, strict};
+use fleet::{Config, Envoy, Fleet, Programs, RunDir, eventually, http, tools};
 use serde_json::{Value, json};
 
 /// The shipped configuration with the filter's code of this run.
@@ -114,85 +112,49 @@ fn numbers_that_yaml_turns_into_strings_are_read() {
     assert_eq!(answer.header("x-ratelimit-limit"), Some("3000000000"));
 }
 
-/// The path of the first policy in a listener.
-const POLICY: &str = "/filter_chains/0/filters/0/typed_config/http_filters/0/typed_config/config/configuration/value/policies/0";
-
-/// An Envoy with a listener that it watches in a file, beside one without a filter.
-struct Watched {
-    addr: SocketAddr,
-    file: PathBuf,
-    listener: Value,
-    fleet: Fleet,
-    _run: RunDir,
+/// A listener that is updated by the burst of its one policy.
+fn watched(burst: u64) -> Watched {
+    let fleet = Fleet::builder().concurrency(2).filter_configuration(of_burst(&json!(burst)));
+    let watched = Watched::start(fleet);
+    await_limit(&watched, burst);
+    watched
 }
 
-impl Watched {
-    fn start(burst: u64) -> Self {
-        let run = RunDir::new().expect("a directory");
-        let file = run.path().join("listeners.yaml");
-        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port().expect("a port")));
-        let mut config = shipped();
-        *config.filter_configuration().expect("configured") =
-            strict(&json!([by_api_key("one", "1 per day", burst)]));
-        let mut listener = config.tree()["static_resources"]["listeners"][0].clone();
-        listener["name"] = json!("watched");
-        listener["address"] = json!({"socket_address": {"address": "127.0.0.1", "port_value": addr.port()}});
-        write_listener(&file, &listener);
-        config.without_filters().expect("a router is left");
-        config.tree()["node"] = json!({"id": "test", "cluster": "test"});
-        config.tree()["dynamic_resources"] = json!({"lds_config": {"path_config_source": {
-            "path": file, "watched_directory": {"path": run.path()},
-        }}});
-        let fleet = Fleet::builder().config(config).concurrency(2).start().expect("a fleet");
-        let watched = Self { addr, file, listener, fleet, _run: run };
-        watched.await_limit(burst);
-        watched
-    }
-
-    fn update(&mut self, burst: &Value) {
-        self.listener.pointer_mut(POLICY).expect("a policy")["burst"] = burst.clone();
-        write_listener(&self.file, &self.listener);
-    }
-
-    /// The burst of the listener that is in force, by what it tells a client.
-    fn limit(&self) -> Option<u64> {
-        let answer = http::get("/").header("x-api-key", "alice").send(self.addr).ok()?;
-        answer.header("x-ratelimit-limit")?.parse().ok()
-    }
-
-    fn await_limit(&self, burst: u64) {
-        let in_force = || (self.limit()? == burst).then_some(());
-        eventually(PATIENCE, "the listener is in force", in_force).expect("served");
-    }
+fn of_burst(burst: &Value) -> Value {
+    let mut configuration = strict(&json!([by_api_key("one", "1 per day", 1)]));
+    configuration["policies"][0]["burst"] = burst.clone();
+    configuration
 }
 
-/// Writes the file that Envoy watches, as a whole: it looks when a file is moved into the directory.
-fn write_listener(file: &Path, listener: &Value) {
-    let mut resource = listener.clone();
-    resource["@type"] = json!("type.googleapis.com/envoy.config.listener.v3.Listener");
-    let draft = file.with_extension("draft");
-    fs::write(&draft, json!({"resources": [resource]}).to_string()).expect("written");
-    fs::rename(draft, file).expect("moved");
+/// The burst of the listener that is in force, by what it tells a client.
+fn limit(watched: &Watched) -> Option<u64> {
+    let answer = http::get("/").header("x-api-key", "alice").send(watched.addr()).ok()?;
+    answer.header("x-ratelimit-limit")?.parse().ok()
+}
+
+fn await_limit(watched: &Watched, burst: u64) {
+    let in_force = || (limit(watched)? == burst).then_some(());
+    eventually(PATIENCE, "the listener is in force", in_force).expect("served");
 }
 
 #[test]
 fn an_update_rules_and_a_wrong_one_leaves_the_old_in_force() {
-    let mut watched = Watched::start(7);
-    watched.update(&json!(8));
-    watched.await_limit(8);
-    watched.update(&json!("none"));
-    let envoy = watched.fleet.envoy(0);
+    let watched = watched(7);
+    watched.update(&of_burst(&json!(8)));
+    await_limit(&watched, 8);
+    watched.update(&of_burst(&json!("none")));
+    let envoy = watched.fleet().envoy(0);
     let rejected = || (envoy.stat("listener_manager.lds.update_rejected").ok()? >= 1).then_some(());
     eventually(PATIENCE, "Envoy rejects the third", rejected).expect("rejected");
-    assert_eq!(watched.limit(), Some(8), "the second is still in force");
+    assert_eq!(limit(&watched), Some(8), "the second is still in force");
     let expected = "policies[0].burst: found \"none\"; expected a whole number such as 60";
     assert!(envoy.log().contains(expected), "{}", envoy.log());
 }
 
 #[test]
 fn updates_under_load_lose_no_request_and_no_token() {
-    let mut watched = Watched::start(100_000);
-    let (addr, ended) = (watched.addr, AtomicBool::new(false));
+    let watched = watched(100_000);
+    let (addr, ended) = (watched.addr(), AtomicBool::new(false));
     assert_eq!(Client::new("bob").get(addr, "/"), 200, "the bucket begins under the first version");
     let sent: usize = thread::scope(|scope| {
         let load = || {
@@ -206,8 +168,8 @@ fn updates_under_load_lose_no_request_and_no_token() {
         };
         let clients: Vec<_> = (0..8).map(|_| scope.spawn(load)).collect();
         for burst in 100_001..100_009 {
-            watched.update(&json!(burst));
-            watched.await_limit(burst);
+            watched.update(&of_burst(&json!(burst)));
+            await_limit(&watched, burst);
         }
         ended.store(true, Ordering::Relaxed);
         clients.into_iter().map(|client| client.join().expect("every request passed")).sum()
