@@ -1,96 +1,116 @@
-//! One measurement: wrk against a fleet, and the processor time that each process spent on it.
+//! One measurement: a load on a fleet, and the processor time that each process spent on it.
 
 use std::{
     path::PathBuf,
     process::{Command, Stdio},
     str,
+    time::Duration,
 };
 
 use fleet::{Process, RunDir};
-use serde_json::Value;
+use serde::Deserialize;
 
-use super::variants::{Expect, Running};
+use super::{
+    open_loop::{OpenLoop, Outcome},
+    record::{Cpu, Load, Sample},
+    variants::{Expect, Running},
+};
 use crate::Failure;
 
-/// Distinct API keys, in turn. Requests are made before the load, so that the making is not measured.
-const SCRIPT: &str = r#"-- Written by `cargo xtask bench`: 1,000 API keys in turn, and the outcome as one line of JSON.
+/// Requests are made before the load, so that the making is not measured. The number of keys comes after `--`.
+const SCRIPT: &str = r#"-- Written by `cargo xtask bench`: API keys in turn, and the outcome as one line of JSON.
 local requests, next_request = {}, 0
 
 function init(args)
-  for key = 1, 1000 do
+  for key = 1, tonumber(args[1]) do
     requests[key] = wrk.format("GET", "/", { ["x-api-key"] = "key-" .. key })
   end
 end
 
 function request()
-  next_request = next_request % 1000 + 1
+  next_request = next_request % #requests + 1
   return requests[next_request]
 end
 
 function done(summary, latency, requests)
   local e = summary.errors
   io.write(string.format(
-    '\n{"requests":%d,"duration_us":%d,"p50_us":%d,"p99_us":%d,"socket_errors":%d,"statuses":%d}\n',
-    summary.requests, summary.duration, latency:percentile(50), latency:percentile(99),
-    e.connect + e.read + e.write + e.timeout, e.status))
+    '\n{"requests":%d,"duration_us":%d,"p50_us":%d,"p90_us":%d,"p99_us":%d,"p999_us":%d,"socket_errors":%d,"denied":%d}\n',
+    summary.requests, summary.duration, latency:percentile(50), latency:percentile(90), latency:percentile(99),
+    latency:percentile(99.9), e.connect + e.read + e.write + e.timeout, e.status))
 end
 "#;
 
-/// The program that makes the load, and its script.
-pub struct Load {
+/// How long after the last request of an open loop its answers are waited for.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What makes the load.
+pub struct Generator {
     wrk: PathBuf,
     script: PathBuf,
+    /// Processes that are no part of a fleet, but work for those that ask a rate-limit service.
+    others: Vec<u32>,
     /// Holds the script.
     _run: RunDir,
 }
 
-/// What was measured.
-#[derive(Clone, Debug)]
-pub struct Sample {
-    /// Answers per second.
-    pub per_second: f64,
-    /// The median latency, in microseconds.
-    pub p50_us: f64,
-    /// The latency that one request in a hundred exceeds, in microseconds.
-    pub p99_us: f64,
-    /// Processor time of Envoy, sidecars and Redis per request, in microseconds.
-    pub cpu_us: [f64; 3],
+/// What wrk's script tells.
+#[derive(Debug, Deserialize)]
+struct Said {
+    requests: u64,
+    duration_us: f64,
+    p50_us: f64,
+    p90_us: f64,
+    p99_us: f64,
+    p999_us: f64,
+    socket_errors: u64,
+    denied: u64,
 }
 
-impl Load {
+/// Answers and latencies of one load, without the processor time.
+struct Told {
+    passed: u64,
+    denied: u64,
+    unanswered: u64,
+    sample: Sample,
+}
+
+impl Generator {
     /// Writes the script.
-    pub fn new(wrk: PathBuf, run: &RunDir) -> Result<Self, Failure> {
-        Ok(Self { wrk, script: run.write("bench.lua", SCRIPT)?, _run: run.clone() })
+    pub fn new(wrk: PathBuf, others: Vec<u32>, run: &RunDir) -> Result<Self, Failure> {
+        Ok(Self { wrk, script: run.write("bench.lua", SCRIPT)?, others, _run: run.clone() })
     }
 
-    /// Loads one fleet for a second, so that connections are made and every key has its bucket.
-    pub fn warm_up(&self, one: &Running, connections: u32) -> Result<(), Failure> {
-        self.wrk(one, connections, 1).map(drop)
+    /// Loads one fleet for a second, so that connections are made and every key has its bucket, or none any more.
+    pub fn warm_up(&self, one: &Running, load: Load) -> Result<(), Failure> {
+        self.load(one, load, 1).map(drop)
     }
 
     /// Loads one fleet for some seconds.
-    pub fn run(&self, one: &Running, connections: u32, seconds: u32) -> Result<Sample, Failure> {
-        let before = cpu_us(one)?;
-        let said = self.wrk(one, connections, seconds)?;
-        let after = cpu_us(one)?;
-        let number = |name: &str| said[name].as_f64().ok_or_else(|| format!("wrk told no {name}: {said}"));
-        let requests = number("requests")?;
-        check(one, requests, number("socket_errors")?, number("statuses")?)?;
-        Ok(Sample {
-            per_second: requests * 1e6 / number("duration_us")?,
-            p50_us: number("p50_us")?,
-            p99_us: number("p99_us")?,
-            cpu_us: [0, 1, 2].map(|part| after[part].saturating_sub(before[part]) as f64 / requests),
-        })
+    pub fn run(&self, one: &Running, load: Load, seconds: u32) -> Result<Sample, Failure> {
+        let before = self.cpu_us(one)?;
+        let told = self.load(one, load, seconds)?;
+        let after = self.cpu_us(one)?;
+        check(one, &told)?;
+        let answers = (told.passed + told.denied) as f64;
+        let [envoy, sidecar, redis, other] =
+            [0, 1, 2, 3].map(|part| after[part].saturating_sub(before[part]) as f64 / answers);
+        Ok(Sample { cpu_us: Cpu { envoy, sidecar, redis, other }, ..told.sample })
     }
 
-    /// What the script's `done` tells.
-    fn wrk(&self, one: &Running, connections: u32, seconds: u32) -> Result<Value, Failure> {
+    fn load(&self, one: &Running, load: Load, seconds: u32) -> Result<Told, Failure> {
+        match load {
+            Load::Connections(connections) => self.closed(one, connections, seconds),
+            Load::RatePerSecond(rate) => open(one, rate, seconds),
+        }
+    }
+
+    fn closed(&self, one: &Running, connections: u32, seconds: u32) -> Result<Told, Failure> {
         let output = Command::new(&self.wrk)
             .args(["--threads", "1", "--connections", &connections.to_string()])
             .args(["--duration", &format!("{seconds}s"), "--timeout", "5s", "--script"])
             .arg(&self.script)
-            .arg(one.fleet.envoy(0).url())
+            .args([&one.fleet.envoy(0).url(), "--", &one.variant.keys.to_string()])
             .stdin(Stdio::null())
             .output()?;
         let text = str::from_utf8(&output.stdout)?;
@@ -99,72 +119,76 @@ impl Load {
             let complaint = String::from_utf8_lossy(&output.stderr);
             return Err(format!("wrk failed with {}: {complaint}{text}", output.status).into());
         };
-        Ok(serde_json::from_str(line)?)
+        let said: Said = serde_json::from_str(line)?;
+        if said.socket_errors > 0 {
+            return Err(broken(one, &format!("{} connections broke", said.socket_errors)));
+        }
+        let sample = Sample {
+            per_second: said.requests as f64 * 1e6 / said.duration_us,
+            p50_us: said.p50_us,
+            p90_us: said.p90_us,
+            p99_us: said.p99_us,
+            p999_us: said.p999_us,
+            cpu_us: Cpu::default(),
+            unanswered: 0.0,
+        };
+        Ok(Told { passed: said.requests - said.denied, denied: said.denied, unanswered: 0, sample })
+    }
+
+    /// Processor time of Envoy, sidecars, Redis and others so far.
+    fn cpu_us(&self, one: &Running) -> Result<[u64; 4], Failure> {
+        let sum = |parts: &mut dyn Iterator<Item = &Process>| {
+            parts.map(Process::cpu_us).sum::<fleet::Result<u64>>()
+        };
+        let fleet = &one.fleet;
+        let redis = if one.variant.needs_redis() { fleet.redis().process().cpu_us()? } else { 0 };
+        Ok([
+            sum(&mut fleet.envoys().iter().map(fleet::Envoy::process))?,
+            sum(&mut fleet.sidecars().iter().map(fleet::Sidecar::process))?,
+            redis,
+            if one.variant.needs_rls() {
+                self.others.iter().map(|pid| fleet::cpu_us(*pid)).sum::<fleet::Result<u64>>()?
+            } else {
+                0
+            },
+        ])
     }
 }
 
-/// An answer of another kind is cheaper or dearer, and would be measured in the place of the right one.
-fn check(one: &Running, requests: f64, socket_errors: f64, failed: f64) -> Result<(), Failure> {
-    one.fleet.check_running()?;
-    let unexpected = match one.variant.expect {
-        Expect::Passed => failed,
-        Expect::Denied => requests - failed,
+fn open(one: &Running, rate: u32, seconds: u32) -> Result<Told, Failure> {
+    let addr = one.fleet.envoy(0).addr();
+    let (per_second, duration) = (f64::from(rate), Duration::from_secs(seconds.into()));
+    let outcome = OpenLoop { addr, keys: one.variant.keys, per_second, duration, grace: GRACE }.run();
+    let outcome = outcome.map_err(|failure| broken(one, &failure.to_string()))?;
+    let (answers, all) = (outcome.passed + outcome.denied, outcome.latencies_us.len());
+    let at = |quantile| outcome.latencies_us.value_at_quantile(quantile) as f64;
+    let sample = Sample {
+        per_second: answers as f64 / outcome.took.as_secs_f64(),
+        p50_us: at(0.5),
+        p90_us: at(0.9),
+        p99_us: at(0.99),
+        p999_us: at(0.999),
+        cpu_us: Cpu::default(),
+        unanswered: outcome.unanswered as f64 / all as f64,
     };
-    if requests == 0.0 || socket_errors > 0.0 || unexpected > 0.0 {
-        one.fleet.run_dir().keep();
-        let envoy = one.fleet.envoy(0).log();
-        return Err(format!(
-            "{}: of {requests} answers {unexpected} were not as expected, and {socket_errors} connections broke\n{envoy}",
-            one.variant.name
-        )
-        .into());
+    let Outcome { passed, denied, unanswered, .. } = outcome;
+    Ok(Told { passed, denied, unanswered, sample })
+}
+
+/// An answer of another kind is cheaper or dearer, and would be measured in the place of the right one.
+fn check(one: &Running, told: &Told) -> Result<(), Failure> {
+    one.fleet.check_running()?;
+    let (right, wrong) = match one.variant.expect {
+        Expect::Passed => (told.passed, told.denied),
+        Expect::Denied => (told.denied, told.passed),
+    };
+    if wrong > 0 || right + told.unanswered == 0 {
+        return Err(broken(one, &format!("{right} answers were as expected, and {wrong} were not")));
     }
     Ok(())
 }
 
-/// Processor time of Envoy, sidecars and Redis so far.
-fn cpu_us(one: &Running) -> Result<[u64; 3], Failure> {
-    let sum =
-        |parts: &mut dyn Iterator<Item = &Process>| parts.map(Process::cpu_us).sum::<fleet::Result<u64>>();
-    let fleet = &one.fleet;
-    let redis = if one.variant.needs_redis { fleet.redis().process().cpu_us()? } else { 0 };
-    Ok([
-        sum(&mut fleet.envoys().iter().map(fleet::Envoy::process))?,
-        sum(&mut fleet.sidecars().iter().map(fleet::Sidecar::process))?,
-        redis,
-    ])
-}
-
-impl Sample {
-    /// The median of each figure.
-    pub fn median(samples: &[Self]) -> Self {
-        let of = |figure: &dyn Fn(&Self) -> f64| median(samples.iter().map(figure).collect());
-        Self {
-            per_second: of(&|sample| sample.per_second),
-            p50_us: of(&|sample| sample.p50_us),
-            p99_us: of(&|sample| sample.p99_us),
-            cpu_us: [0, 1, 2].map(|part| of(&|sample| sample.cpu_us[part])),
-        }
-    }
-}
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    let middle = figures.len() / 2;
-    match figures.len() {
-        0 => f64::NAN,
-        odd if odd % 2 == 1 => figures[middle],
-        _ => f64::midpoint(figures[middle - 1], figures[middle]),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn medians() {
-        assert!((median(vec![3.0, 1.0, 2.0]) - 2.0).abs() < 1e-9);
-        assert!((median(vec![4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < 1e-9);
-    }
+fn broken(one: &Running, how: &str) -> Failure {
+    one.fleet.run_dir().keep();
+    format!("{}: {how}\n{}", one.variant.name, one.fleet.envoy(0).log()).into()
 }

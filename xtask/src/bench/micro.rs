@@ -1,0 +1,179 @@
+//! `cargo xtask bench --micro`: the micro-benchmarks of `benches/micro/`, and what they told.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use fleet::{Redis, artifacts, tools};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{load_average, tables::thousands};
+use crate::Failure;
+
+const PACKAGE: &str = "sluice-micro";
+
+/// The subject of the script's figures; `benches/micro/benches/stores.rs` names it.
+const SCRIPT: &str = "the script: processor time of Redis for each decision";
+
+/// What the micro-benchmarks told.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Micro {
+    /// Redis's version.
+    pub redis: String,
+    /// The load average of the last minute before they began.
+    pub load_average_before: f64,
+    /// In the order in which they are told.
+    pub figures: Vec<Figure>,
+}
+
+/// One figure.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Figure {
+    /// What was measured.
+    pub subject: String,
+    /// On what.
+    pub case: String,
+    /// How much.
+    pub value: f64,
+    /// Of what: `ns`, `µs` or `bytes`.
+    pub unit: String,
+}
+
+/// Runs them, and gathers what they tell; a smoke test where `quick`.
+pub fn run(quick: bool) -> Result<Micro, Failure> {
+    let redis_server = tools::redis_server()?;
+    let redis = Redis::version(&redis_server)?;
+    let load_average_before = load_average()?;
+    let home = tools::state_dir().join("criterion");
+    // Results of benchmarks that are no more would be told as well.
+    if home.is_dir() {
+        fs::remove_dir_all(&home)?;
+    }
+    let bench = |name: &str, rest: &[&str]| -> Result<String, Failure> {
+        let mut command = Command::new(artifacts::cargo());
+        command.args(["bench", "--package", PACKAGE, "--bench", name, "--"]).args(rest);
+        command.env("CRITERION_HOME", &home).env("REDIS_SERVER", &redis_server);
+        command.current_dir(tools::workspace()).stdin(Stdio::null()).stderr(Stdio::inherit());
+        let output = command.output()?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stdout);
+            return Err(format!("cargo bench of {name} failed with {}: {said}", output.status).into());
+        }
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    let quickly = if quick { &["--quick"][..] } else { &[] };
+    bench("parts", &[&["--noplot"], quickly].concat())?;
+    let mut figures = of_criterion(&home)?;
+    for line in bench("stores", quickly)?.lines().filter(|line| line.starts_with('{')) {
+        figures.push(serde_json::from_str(line)?);
+    }
+    Ok(Micro { redis, load_average_before, figures })
+}
+
+impl Micro {
+    /// What was measured, each once, in order.
+    pub fn subjects(&self) -> Vec<&str> {
+        let mut subjects: Vec<&str> = Vec::new();
+        for figure in &self.figures {
+            if !subjects.contains(&figure.subject.as_str()) {
+                subjects.push(&figure.subject);
+            }
+        }
+        subjects
+    }
+
+    /// The figures of one subject.
+    pub fn of<'a>(&'a self, subject: &'a str) -> impl Iterator<Item = &'a Figure> {
+        self.figures.iter().filter(move |figure| figure.subject == subject)
+    }
+
+    /// Processor time of Redis for each decision, in microseconds, in batches of this many.
+    pub fn script_us_per_decision(&self, batch: usize) -> Option<f64> {
+        let case = format!("batch of {batch}");
+        self.of(SCRIPT).find(|figure| figure.case == case).map(|figure| figure.value)
+    }
+}
+
+impl Figure {
+    /// The figure with its unit.
+    pub fn written(&self) -> String {
+        let Self { value, unit, .. } = self;
+        match unit.as_str() {
+            "ns" if *value >= 1e6 => format!("{:.2} ms", value / 1e6),
+            "ns" if *value >= 1e3 => format!("{:.2} µs", value / 1e3),
+            "µs" => format!("{value:.2} µs"),
+            _ if *value < 100.0 => format!("{value:.1} {unit}"),
+            _ => format!("{} {unit}", thousands(*value)),
+        }
+    }
+}
+
+/// The means that criterion has kept, by subject, and then by what numbers the cases have.
+fn of_criterion(home: &Path) -> Result<Vec<Figure>, Failure> {
+    let mut figures = Vec::new();
+    for group in directories(home)? {
+        for case in directories(&group)? {
+            let read = |file: &str| -> Result<Option<Value>, Failure> {
+                let path = case.join("new").join(file);
+                if !path.is_file() {
+                    return Ok(None);
+                }
+                Ok(Some(serde_json::from_slice(&fs::read(path)?)?))
+            };
+            let (Some(named), Some(estimates)) = (read("benchmark.json")?, read("estimates.json")?) else {
+                continue;
+            };
+            let text = |name: &str| named[name].as_str().unwrap_or_default().to_owned();
+            let value = estimates["mean"]["point_estimate"].as_f64().ok_or("criterion told no mean")?;
+            figures.push(Figure {
+                subject: text("group_id"),
+                case: text("function_id"),
+                value,
+                unit: "ns".to_owned(),
+            });
+        }
+    }
+    if figures.is_empty() {
+        return Err("criterion kept no results".into());
+    }
+    figures.sort_by_cached_key(|figure| (figure.subject.clone(), numbers(&figure.case), figure.case.clone()));
+    Ok(figures)
+}
+
+fn directories(of: &Path) -> Result<Vec<std::path::PathBuf>, Failure> {
+    let entries = fs::read_dir(of)?.collect::<Result<Vec<_>, _>>()?;
+    Ok(entries.into_iter().map(|entry| entry.path()).filter(|path| path.is_dir()).collect())
+}
+
+/// The numbers in a text, which may have commas.
+fn numbers(text: &str) -> Vec<u64> {
+    let text = text.replace(',', "");
+    text.split(|sign: char| !sign.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cases_stand_in_the_order_of_their_numbers() {
+        let mut cases = ["batch of 100", "batch of 16 among 1,000 keys", "batch of 16", "batch of 1"];
+        cases.sort_by_key(|case| numbers(case));
+        assert_eq!(cases, ["batch of 1", "batch of 16", "batch of 16 among 1,000 keys", "batch of 100"]);
+    }
+
+    #[test]
+    fn figures_are_written_with_a_fitting_unit() {
+        let figure = |value, unit: &str| {
+            Figure { subject: String::new(), case: String::new(), value, unit: unit.to_owned() }.written()
+        };
+        assert_eq!(figure(12.34, "ns"), "12.3 ns");
+        assert_eq!(figure(123.4, "ns"), "123 ns");
+        assert_eq!(figure(12_340.0, "ns"), "12.34 µs");
+        assert_eq!(figure(2.754, "µs"), "2.75 µs");
+        assert_eq!(figure(1234.0, "bytes"), "1,234 bytes");
+    }
+}
