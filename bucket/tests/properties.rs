@@ -76,6 +76,7 @@ impl Ledger {
             self.missing = match kind {
                 Kind::Take | Kind::Charge => (self.missing + price).min(u128::from(EXACT - 1)),
                 Kind::Refund => self.missing.saturating_sub(price),
+                Kind::Lease(_) | Kind::Return(_) => panic!("leases have a ledger of their own"),
             };
         }
         let whole = |number: u128| u64::try_from(number).expect("64 bits");

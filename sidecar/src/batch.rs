@@ -1,7 +1,7 @@
 //! A request that is known to be answerable: every limit computable, every name in its charset, every number
 //! exact. What is wrong with one that is not is named by its place.
 
-use bucket::{EXACT, InvalidLimit, Kind, Limit};
+use bucket::{EXACT, InvalidLimit, Kind, Lease, Limit, Terms};
 use contract::{
     BucketTake, LeaseTerms, Leased, MAX_BUCKETS, MAX_KEY_BYTES, MAX_LEASE_TTL_US, MAX_NAME_BYTES, MAX_TAKES,
     MIN_LEASE_TTL_US, TakeRequest,
@@ -142,12 +142,6 @@ pub enum InvalidBatch {
         /// The cost.
         found: u64,
     },
-    /// No store keeps leases yet.
-    #[error("takes[{take}].kind: no store keeps leases yet; take what is needed")]
-    NoLeasesYet {
-        /// The take's place in the request.
-        take: usize,
-    },
     /// A lease has no terms.
     #[error(
         "takes[{take}].lease: there are no terms; a take of kind \"lease\" names its \"ttl_us\" and its \
@@ -250,7 +244,6 @@ impl InvalidBatch {
             Self::KeyTooLong { .. } => "key_too_long",
             Self::InvalidLimit { .. } => "invalid_limit",
             Self::CostTooLarge { .. } => "cost_too_large",
-            Self::NoLeasesYet { .. } => "no_leases",
             Self::NoTerms { .. }
             | Self::NeedlessTerms { .. }
             | Self::InvalidTtl { .. }
@@ -357,7 +350,7 @@ fn valid_lease(take: usize, asked: &contract::Take<'_>, terms: LeaseTerms) -> Re
     }
     match asked.buckets.iter().position(|bucket| bucket.cost == 0) {
         Some(bucket) => Err(InvalidBatch::NothingLeased { take, bucket }),
-        None => Err(InvalidBatch::NoLeasesYet { take }),
+        None => Ok(Kind::Lease(Terms { ttl_us, share_percent })),
     }
 }
 
@@ -372,7 +365,7 @@ fn valid_return(take: usize, asked: &contract::Take<'_>, lease: Leased) -> Resul
         Some((bucket, asked)) => {
             Err(InvalidBatch::TooMuchReturned { take, bucket, found: asked.cost, granted: tokens })
         }
-        None => Err(InvalidBatch::NoLeasesYet { take }),
+        None => Ok(Kind::Return(Lease { tokens, lapses_at_us })),
     }
 }
 

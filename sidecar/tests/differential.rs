@@ -16,7 +16,8 @@ fn the_script_and_the_model_never_differ() {
             panic!("step {step}: {difference:?}");
         }
     }
-    println!("{} allowed, {} denied, {} uncertain", trial.allowed, trial.denied, trial.uncertain);
-    assert!(trial.allowed > STEPS / 5 && trial.denied > STEPS / 20, "the steps were one-sided");
+    let Trial { allowed, denied, leased, uncertain, .. } = trial;
+    println!("{allowed} allowed, {denied} denied, {leased} leased, {uncertain} uncertain");
+    assert!(allowed > STEPS / 5 && denied > STEPS / 20 && leased > STEPS / 20, "the steps were one-sided");
     assert!(trial.uncertain < STEPS / 8, "too many runs could not be compared");
 }

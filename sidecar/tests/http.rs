@@ -7,7 +7,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, Response, StatusCode};
 use contract::{
-    BucketTake, Kind, MARKER_HEADER, MAX_BUCKETS, Refusal, Take, TakeRequest, TakeResponse, Verdict,
+    BucketTake, Kind, LeaseTerms, Leased, MARKER_HEADER, MAX_BUCKETS, MAX_LEASE_TTL_US, MIN_LEASE_TTL_US,
+    Refusal, Take, TakeRequest, TakeResponse, Verdict,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use sluice::{
@@ -25,6 +26,7 @@ use tower::ServiceExt;
 
 const GOLDEN: &str = include_str!("../../contract/golden/take-request.json");
 const KINDS: &str = include_str!("../../contract/golden/take-request-kinds.json");
+const LEASES: &str = include_str!("../../contract/golden/take-request-leases.json");
 const MAX_BODY_BYTES: usize = 1 << 20;
 
 /// A server in this process, on real sockets.
@@ -299,6 +301,101 @@ async fn takes_of_each_kind_are_answered_and_debts_stay() {
     // At 500 tokens in 3 s, some 12,750 are owed.
     let wait_us = buckets[0].retry_after_us.expect("it fits");
     assert!((60_000_000..=76_506_000).contains(&wait_us), "{wait_us}");
+}
+
+/// The golden request with leases, changed by `edit`, is refused with `code`; the reason.
+async fn refused_lease(code: &str, edit: impl FnOnce(&mut TakeRequest<'static>)) -> String {
+    let mut request: TakeRequest = serde_json::from_str(LEASES).expect("golden");
+    edit(&mut request);
+    refused(post(serde_json::to_vec(&request).expect("serializable")), StatusCode::BAD_REQUEST, code).await
+}
+
+#[tokio::test]
+async fn a_lease_that_cannot_be_is_refused_by_place() {
+    fn terms<'a>(request: &'a mut TakeRequest<'static>) -> &'a mut LeaseTerms {
+        request.takes[1].lease.as_mut().expect("golden")
+    }
+    let reason = refused_lease("invalid_lease", |request| request.takes[1].lease = None).await;
+    assert!(
+        reason.starts_with("takes[1].lease: there are no terms; a take of kind \"lease\" names"),
+        "{reason}"
+    );
+    for (take, code) in [(0, "invalid_lease"), (2, "invalid_lease")] {
+        let reason = refused_lease(code, |request| request.takes[take].lease = request.takes[1].lease).await;
+        assert!(
+            reason.starts_with(&format!("takes[{take}].lease: only a take of kind \"lease\"")),
+            "{reason}"
+        );
+    }
+    for found in [0, MIN_LEASE_TTL_US - 1, MAX_LEASE_TTL_US + 1] {
+        let reason = refused_lease("invalid_lease", |request| terms(request).ttl_us = found).await;
+        let expected = format!("takes[1].lease.ttl_us: found {found}; a lease holds from 1000 to 60000000");
+        assert!(reason.starts_with(&expected), "{reason}");
+    }
+    for found in [0, 101] {
+        let reason = refused_lease("invalid_lease", |request| terms(request).share_percent = found).await;
+        let expected = format!("takes[1].lease.share_percent: found {found}; it must be from 1 to 100");
+        assert_eq!(reason, expected);
+    }
+    let reason = refused_lease("invalid_lease", |request| request.takes[1].buckets[0].cost = 0).await;
+    assert_eq!(reason, "takes[1].buckets[0].cost: found 0; a lease asks for at least 1 token");
+}
+
+#[tokio::test]
+async fn a_return_of_what_was_not_granted_is_refused_by_place() {
+    fn returned<'a>(request: &'a mut TakeRequest<'static>) -> &'a mut Leased {
+        request.takes[2].returned.as_mut().expect("golden")
+    }
+    let reason = refused_lease("invalid_return", |request| request.takes[2].returned = None).await;
+    assert!(
+        reason.starts_with("takes[2].returned: there is no lease; a take of kind \"return\" names"),
+        "{reason}"
+    );
+    for take in [0, 1] {
+        let reason = refused_lease("invalid_return", |request| {
+            request.takes[take].returned = request.takes[2].returned
+        })
+        .await;
+        let expected = format!("takes[{take}].returned: only a take of kind \"return\" names a lease");
+        assert!(reason.starts_with(&expected), "{reason}");
+    }
+    for found in [0, 1 << 53] {
+        let reason = refused_lease("invalid_return", |request| returned(request).tokens = found).await;
+        assert!(reason.starts_with(&format!("takes[2].returned.tokens: found {found}; it must")), "{reason}");
+        let reason = refused_lease("invalid_return", |request| returned(request).lapses_at_us = found).await;
+        assert!(reason.starts_with(&format!("takes[2].returned.lapses_at_us: found {found};")), "{reason}");
+    }
+    let reason = refused_lease("invalid_return", |request| request.takes[2].buckets[0].cost = 26).await;
+    let expected = "takes[2].buckets[0].cost: found 26; at most the 25 tokens that were granted";
+    assert!(reason.starts_with(expected), "{reason}");
+}
+
+#[tokio::test]
+async fn a_lease_is_granted_and_its_rest_comes_back() {
+    let app = router(Service::new(Store::memory(1_000), MAX_BODY_BYTES));
+    let decide = async |request: &TakeRequest<'_>| {
+        let body = serde_json::to_vec(request).expect("serializable");
+        let response = app.clone().oneshot(post(body)).await.expect("infallible");
+        assert_eq!(response.status(), StatusCode::OK);
+        let response: TakeResponse = serde_json::from_slice(&body_of(response).await).expect("a response");
+        (response.verdicts, response.now_us)
+    };
+    let mut request: TakeRequest = serde_json::from_str(LEASES).expect("golden");
+    // Slow enough that no token is earned meanwhile.
+    request.takes.iter_mut().for_each(|take| take.buckets[0].period_us = 86_400_000_000);
+    let (verdicts, now_us) = decide(&request).await;
+    let Verdict::Leased { tokens: 30, lapses_at_us, buckets } = &verdicts[1] else { panic!("{verdicts:?}") };
+    assert_eq!(buckets[0].remaining, 29, "one was taken, and half of sixty may be leased");
+    assert_eq!(*lapses_at_us, (now_us / 1_000_000 + 2) * 1_000_000);
+    let Verdict::Allowed(buckets) = &verdicts[2] else { panic!("{verdicts:?}") };
+    assert_eq!(buckets[0].remaining, 29, "another lease, which this bucket has not");
+
+    request.takes.drain(..2);
+    request.takes[0].returned = Some(Leased { tokens: 30, lapses_at_us: *lapses_at_us });
+    let (verdicts, _) = decide(&request).await;
+    let Verdict::Allowed(buckets) = &verdicts[0] else { panic!("{verdicts:?}") };
+    assert_eq!((buckets[0].outcome, buckets[0].retry_after_us), (contract::Outcome::Allowed, Some(0)));
+    assert_eq!(buckets[0].remaining, 36);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ mod support;
 
 use std::collections::HashSet;
 
-use bucket::{Kind, Limit};
+use bucket::{Kind, Lease, Limit, Terms};
 use contract::{FailureReason, Outcome, Verdict};
 use proptest::prelude::*;
 use sluice::{
@@ -31,7 +31,15 @@ fn takes() -> impl Strategy<Value = Take> {
         prop::sample::select(vec![(60, 60_000_000, 60), (3, 1_000, 10), (1, 1_000_000, 2), (7, 10_007, 5)]);
     let ask =
         (0..40_u64, limits, 0..8_u64).prop_map(|(key, limit, cost)| take(key, limit, cost).buckets.remove(0));
-    let kind = prop_oneof![6 => Just(Kind::Take), 2 => Just(Kind::Refund), 2 => Just(Kind::Charge)];
+    let terms = prop::sample::select(vec![(1_000, 100), (1_000, 30), (1_000_000, 60), (60_000_000, 100)]);
+    let lease = terms.prop_map(|(ttl_us, share_percent)| Kind::Lease(Terms { ttl_us, share_percent }));
+    // As if leased in the first seconds.
+    let ended = (1..8_u64, 1..5_u64).prop_map(|(tokens, seconds)| {
+        Kind::Return(Lease { tokens, lapses_at_us: NOW_US + seconds * 1_000_000 })
+    });
+    let kind = prop_oneof![
+        6 => Just(Kind::Take), 2 => Just(Kind::Refund), 2 => Just(Kind::Charge), 4 => lease, 2 => ended
+    ];
     let follows = prop::bool::weighted(0.4);
     (prop::collection::vec(ask, 1..4), kind, follows).prop_map(|(mut buckets, kind, follows)| {
         let mut seen = HashSet::new();
@@ -166,4 +174,65 @@ fn a_take_that_follows_shares_the_fate_of_the_one_before_it() {
     let verdicts = memory.take(&[take(1, slow, 0), follow(2, 1), follow(1, 1)], NOW_US);
     assert!(matches!(verdicts[1], Verdict::Failed(_)), "one that fails by itself");
     assert_eq!((stands(&verdicts[0]), stands(&verdicts[2])), ((true, 1), (true, 0)), "fails nobody else");
+}
+
+/// What a lease was granted, and what is left in its bucket.
+fn leased(verdict: &Verdict) -> (u64, u64, u64) {
+    let Verdict::Leased { tokens, lapses_at_us, buckets } = verdict else { panic!("{verdict:?}") };
+    (*tokens, *lapses_at_us, buckets[0].remaining)
+}
+
+#[test]
+fn a_leased_bucket_is_kept_until_the_lease_has_lapsed() {
+    let mut memory = Memory::new(2);
+    // A thousand tokens a second, ten at once: what is not leased is full again after 10 ms.
+    let quick = (1_000, 1_000_000, 10);
+    let terms = Kind::Lease(Terms { ttl_us: 1_000_000, share_percent: 50 });
+    let lease = |key, now_us, memory: &mut Memory| {
+        leased(&decide(memory, Take { kind: terms, ..take(key, quick, 9) }, now_us))
+    };
+    let lapses_at_us = NOW_US + 2_000_000;
+    assert_eq!(lease(0, NOW_US, &mut memory), (5, lapses_at_us, 5));
+    assert_eq!(lease(1, NOW_US, &mut memory), (5, lapses_at_us, 5));
+    // Others come by the cursor, and look for what is full: they find no place, since nothing is.
+    for wait_us in [10_000, 1_000_000, 1_999_999] {
+        let failed = decide(&mut memory, take(2, quick, 1), NOW_US + wait_us);
+        assert_eq!(failed, Verdict::Failed(FailureReason::StoreFull));
+        let failed = decide(&mut memory, Take { kind: terms, ..take(2, quick, 1) }, NOW_US + wait_us);
+        assert_eq!(failed, Verdict::Failed(FailureReason::StoreFull), "a lease needs a place too");
+        assert_eq!(lease(0, NOW_US + wait_us, &mut memory).0, 0, "the share is out");
+    }
+    let Verdict::Allowed(buckets) = decide(&mut memory, take(0, quick, 0), lapses_at_us) else { panic!() };
+    assert_eq!((buckets[0].remaining, buckets[0].full_after_us), (5, 5_000));
+    let ended = Kind::Return(Lease { tokens: 5, lapses_at_us });
+    let Verdict::Allowed(buckets) =
+        decide(&mut memory, Take { kind: ended, ..take(0, quick, 5) }, lapses_at_us + 1_000)
+    else {
+        panic!("a return is always allowed")
+    };
+    assert_eq!(buckets[0].remaining, 6, "it had lapsed: only the time has filled it");
+}
+
+#[test]
+fn a_lease_that_follows_a_denied_take_only_looks() {
+    let mut memory = Memory::new(10);
+    let slow = (1, 1_000_000, 10);
+    let terms = Kind::Lease(Terms { ttl_us: 1_000_000, share_percent: 100 });
+    let follow = |key, cost, kind| Take { kind, follows: true, ..take(key, slow, cost) };
+    let verdicts = memory.take(&[take(0, slow, 1), follow(0, 4, terms)], NOW_US);
+    let (tokens, lapses_at_us, remaining) = leased(&verdicts[1]);
+    assert_eq!((tokens, remaining), (4, 5));
+    let ended = Kind::Return(Lease { tokens: 4, lapses_at_us });
+    let verdicts = memory.take(&[take(0, slow, 6), follow(0, 4, terms), follow(0, 3, ended)], NOW_US);
+    assert!(matches!(verdicts[0], Verdict::Denied(_)));
+    assert_eq!(leased(&verdicts[1]), (0, lapses_at_us, 5));
+    let remaining = |verdict: &Verdict| match verdict {
+        Verdict::Allowed(buckets) => buckets[0].remaining,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(remaining(&verdicts[2]), 5, "and so does a return");
+    // A lease is no denial, even of nothing: what follows it is made.
+    let nothing = Take { kind: terms, ..take(1, slow, 3) };
+    let verdicts = memory.take(&[take(1, slow, 10), nothing, follow(0, 3, ended)], NOW_US);
+    assert_eq!((leased(&verdicts[1]).0, remaining(&verdicts[2])), (0, 8));
 }

@@ -8,7 +8,7 @@ use axum::{
     body::{Body, to_bytes},
     http::{Request, StatusCode},
 };
-use bucket::{Kind, Limit};
+use bucket::{Kind, Lease, Limit, Terms};
 use contract::{FailureReason, Outcome, Refusal, TakeResponse, Verdict};
 use sluice::{
     batch::{Ask, Batch, Take, bucket_key},
@@ -162,6 +162,48 @@ async fn two_sidecars_share_one_debt() {
     // Two tokens are owed and one is asked for, at a token a day.
     let wait_us = buckets[0].retry_after_us.expect("it fits");
     assert!((2 * 86_400_000_000..=3 * 86_400_000_000).contains(&wait_us), "{wait_us}");
+}
+
+/// A lease of up to `tokens`, or its end with `tokens` unspent, of a bucket of ten that refills within 10 ms.
+fn lease_of(key: &str, tokens: u64, kind: Kind) -> Batch {
+    let limit = Limit::new(1_000, 1_000_000, 10).expect("valid");
+    let ask = Ask { bucket_key: bucket_key("test", "quick", key), limit, cost_tokens: tokens };
+    Batch { takes: vec![Take { buckets: vec![ask], kind, follows: false }] }
+}
+
+#[tokio::test]
+async fn two_sidecars_share_what_is_leased() {
+    let server = RedisServer::start();
+    let (first, second) = (store(&server.url(), TIMEOUTS).await, store(&server.url(), TIMEOUTS).await);
+    let terms = Kind::Lease(Terms { ttl_us: 60_000_000, share_percent: 80 });
+    let lease = async |store: &RedisStore, tokens| {
+        let answer = store.take(lease_of("a", tokens, terms)).await.expect("not overloaded");
+        let [Verdict::Leased { tokens, lapses_at_us, .. }] = &answer.verdicts[..] else {
+            panic!("{answer:?}")
+        };
+        (Lease { tokens: *tokens, lapses_at_us: *lapses_at_us }, answer.now_us)
+    };
+    let (granted, now_us) = lease(&first, 5).await;
+    assert_eq!(granted.tokens, 5);
+    let occupies_us = granted.lapses_at_us - now_us;
+    assert!((60_000_001..=120_000_000).contains(&occupies_us), "{occupies_us}");
+    assert_eq!(lease(&second, 5).await.0.tokens, 3, "eight of ten may be leased together");
+    assert_eq!(lease(&first, 5).await.0.tokens, 0);
+
+    // Two tokens are left, and what is leased is not earned: the key lives until the leases have lapsed and it is full.
+    let key = bucket_key("test", "quick", "a");
+    let time_to_live_ms: u64 =
+        redis::cmd("PTTL").arg(&key).query(&mut server.connection()).expect("a time to live");
+    assert!((58_000..=120_012).contains(&time_to_live_ms), "{time_to_live_ms}");
+    let value: String = redis::cmd("GET").arg(&key).query(&mut server.connection()).expect("a value");
+    assert_eq!(value.split(' ').count(), 7, "{value}");
+
+    let ended = Kind::Return(granted);
+    let answer = second.take(lease_of("a", 4, ended)).await.expect("not overloaded");
+    let [Verdict::Allowed(buckets)] = &answer.verdicts[..] else { panic!("{answer:?}") };
+    assert!(buckets[0].remaining >= 6, "four came back: {answer:?}");
+    let again = first.take(lease_of("a", 4, ended)).await.expect("not overloaded");
+    assert!(matches!(&again.verdicts[..], [Verdict::Allowed(buckets)] if buckets[0].remaining <= 10));
 }
 
 #[tokio::test]

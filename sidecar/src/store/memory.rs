@@ -6,7 +6,7 @@ use bucket::{Ask, Bucket, Keep, Level, look_at_all, take_all};
 use contract::{FailureReason, Verdict};
 use indexmap::IndexMap;
 
-use super::{Answer, script::bucket_verdict};
+use super::{Answer, script::verdict};
 use crate::batch::{Batch, Take};
 
 /// Entries examined for each one that is inserted. A removal moves the last entry to the cursor, where it is examined
@@ -100,8 +100,7 @@ impl Memory {
         for (asked, ask) in take.buckets.iter().zip(&asks) {
             self.keep(&asked.bucket_key, ask.keep(), now_us);
         }
-        let answered = asks.iter().map(|ask| bucket_verdict(ask.decision())).collect();
-        if allowed { Verdict::Allowed(answered) } else { Verdict::Denied(answered) }
+        verdict(&asks, allowed)
     }
 
     fn keep(&mut self, bucket_key: &str, keep: Keep, now_us: u64) {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bucket::{Ask, Bucket, Keep, Level, look_at_all, take_all};
 use contract::Verdict;
-use sluice::{batch::Take, store::script::bucket_verdict};
+use sluice::{batch::Take, store::script::verdict};
 
 /// A bucket and the instant from which it is full, in microseconds; `u64::MAX` where it is kept forever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ impl Model {
         let decide = |take: &&Take| {
             let verdict = self.decide(take, take.follows && !led, now_us);
             if !take.follows {
-                led = matches!(verdict, Verdict::Allowed(_));
+                led = !matches!(verdict, Verdict::Denied(_));
             }
             verdict
         };
@@ -52,8 +52,7 @@ impl Model {
                 }
             }
         }
-        let answered = asks.iter().map(|ask| bucket_verdict(ask.decision())).collect();
-        if allowed { Verdict::Allowed(answered) } else { Verdict::Denied(answered) }
+        verdict(&asks, allowed)
     }
 
     /// Forgets the buckets that are full at `now_us`.

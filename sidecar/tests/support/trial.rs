@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use bucket::{Bucket, EXACT, Limit};
+use bucket::{Bucket, EXACT, Limit, Slot};
 use redis::Connection;
 use sluice::{batch::Take, store::script};
 
@@ -38,6 +38,8 @@ pub struct Trial {
     pub uncertain: usize,
     pub allowed: usize,
     pub denied: usize,
+    /// Leases that were granted at least one token.
+    pub leased: usize,
 }
 
 /// A key as it is in Redis.
@@ -91,6 +93,7 @@ impl Trial {
             uncertain: 0,
             allowed: 0,
             denied: 0,
+            leased: 0,
         }
     }
 
@@ -107,7 +110,7 @@ impl Trial {
     }
 
     fn run_and_compare(&mut self) -> Result<(), Difference> {
-        let takes = any_takes(&mut self.random, &self.keys, &mut self.limits);
+        let takes = any_takes(&mut self.random, &self.keys, &mut self.limits, &self.model);
         let takes: Vec<&Take> = takes.iter().collect();
         let run = script::encode(&takes);
         let before = self.model.clone();
@@ -127,6 +130,7 @@ impl Trial {
         for (verdict, expected) in answer.verdicts.iter().zip(&expected) {
             match expected {
                 contract::Verdict::Allowed(_) => self.allowed += 1,
+                contract::Verdict::Leased { tokens, .. } => self.leased += usize::from(*tokens > 0),
                 _ => self.denied += 1,
             }
             if verdict != expected {
@@ -170,6 +174,9 @@ impl Trial {
                 return Err(format!("{key}: kept {found:?} instead of {:?}", kept.bucket));
             }
             if before.0.get(key) != Some(&kept) {
+                if stored.value.as_deref() != Some(written(found).as_bytes()) {
+                    return Err(format!("{key}: {found:?} is written as {:?}", stored.value));
+                }
                 let expires_us = u64::try_from(stored.expires_ms).unwrap_or(0) * 1000;
                 if expires_us < kept.full_at_us || expires_us > kept.full_at_us + 2000 {
                     return Err(format!("{key}: {kept:?}, written at {now_us}, expires at {expires_us} µs"));
@@ -215,14 +222,16 @@ impl Trial {
         let key = self.random.choose(&self.keys).clone();
         let Some(kept) = self.model.0.get(&key).copied() else { return Ok(()) };
         let bucket = kept.bucket;
-        let at_us = if self.random.percent(25) {
-            (bucket.at_us() + self.random.magnitude(45)).min(EXACT - 1)
+        let aged = if self.random.percent(25) {
+            put_forward(bucket, self.random.magnitude(45))
+        } else if bucket.leases().is_some() && self.random.percent(70) {
+            // Around the time that a lease takes to lapse.
+            bucket.aged(self.random.magnitude(27))
         } else {
             // Around the time that a token takes, and up to far beyond the one that the bucket takes.
-            bucket.aged(self.random.magnitude(50)).at_us()
+            bucket.aged(self.random.magnitude(50))
         };
-        let aged = Bucket::restore(bucket.credits(), bucket.unit(), at_us).expect("in range");
-        let value = format!("{} {} {at_us}", bucket.credits(), bucket.unit());
+        let value = written(aged);
         // XX: should it have expired meanwhile, it must not come back without its expiry.
         let set: Option<String> = redis::cmd("SET")
             .arg(&key)
@@ -246,6 +255,20 @@ impl Trial {
             "1",
             "1 2",
             "1 2 3 4",
+            "1 2 3 4 5",
+            "1 2 3 4 5 6",
+            "1 2 3 4 5 6 7 ",
+            "1 2 3 4 5 6 7 8",
+            "1 2 3  4 5 6 7",
+            "1 2 3 -4 5 6 7",
+            "1 2 3 4 5.0 6 7",
+            "1 0 3 4 5 6 7",
+            "1 2 9007199254740992 4 5 6 7",
+            "1 2 3 9007199254740992 9007199254740991 6 7",
+            "1 2 3 4 9007199254740992 6 7",
+            "1 2 3 4 5 9007199254740992 9007199254740991",
+            "1 2 3 4 5 6 9007199254740992",
+            "-9007199254740992 2 3 4 5 6 7",
             "-1 -1 1",
             "-1 1 -1",
             "- 1 1",
@@ -269,11 +292,27 @@ impl Trial {
             "inf 1 1",
             "+1 1 1",
         ];
-        let key = self.random.choose(&self.keys).clone();
+        // In the unit of the limit that the key is held to, in the place of U.
+        let usual = [
+            " 1 U 9007199254740000",
+            "1 U 9007199254740000 ",
+            "x1 U 9007199254740000",
+            "1 U 9007199254740000\n",
+            "1 U 9007199254740000 2",
+            "1.5 U 9007199254740000",
+            "1 U -1",
+            "1 U 1.5",
+            "9007199254740992 U 9007199254740000",
+            "-9007199254740992 U 9007199254740000",
+            "1 U 9007199254740992",
+        ];
+        let place = self.random.below(KEYS as u64) as usize;
+        let key = self.keys[place].clone();
         let () = redis::cmd("DEL").arg(&key).query(&mut self.redis).expect("Redis deletes");
+        let wrong = if self.random.percent(50) { &wrong[..] } else { &usual };
+        let wrong = self.random.choose(wrong).replace('U', &self.limits[place].period_us().to_string());
         let mut command = redis::cmd(if self.random.percent(30) { "RPUSH" } else { "SET" });
-        let () =
-            command.arg(&key).arg(*self.random.choose(&wrong)).query(&mut self.redis).expect("Redis writes");
+        let () = command.arg(&key).arg(wrong).query(&mut self.redis).expect("Redis writes");
         self.model.0.remove(&key);
         self.expires_ms.remove(&key);
         Ok(())
@@ -299,8 +338,7 @@ impl Trial {
 
     /// Keeps `bucket` forever, as if another limit had left it.
     fn put(&mut self, key: String, bucket: Bucket) {
-        let value = format!("{} {} {}", bucket.credits(), bucket.unit(), bucket.at_us());
-        let () = redis::cmd("SET").arg(&key).arg(value).query(&mut self.redis).expect("Redis sets");
+        let () = redis::cmd("SET").arg(&key).arg(written(bucket)).query(&mut self.redis).expect("Redis sets");
         self.expires_ms.remove(&key);
         self.model.0.insert(key, Kept { bucket, full_at_us: u64::MAX });
     }
@@ -312,4 +350,21 @@ impl Trial {
         self.expires_ms.remove(&key);
         Ok(())
     }
+}
+
+/// As the script writes a bucket.
+fn written(bucket: Bucket) -> String {
+    let plain = format!("{} {} {}", bucket.credits(), bucket.unit(), bucket.at_us());
+    let Some([first, last]) = bucket.leases() else { return plain };
+    let slot = |Slot { credits, lapses_at_us }: Slot| format!("{credits} {lapses_at_us}");
+    format!("{plain} {} {}", slot(first), slot(last))
+}
+
+/// The same bucket, counted later and its leases granted as much later: as if the clock had gone back since.
+fn put_forward(bucket: Bucket, by_us: u64) -> Bucket {
+    let later = |us: u64| (us + by_us).min(EXACT - 1);
+    let plain = Bucket::restore(bucket.credits(), bucket.unit(), later(bucket.at_us())).expect("in range");
+    let slots = bucket.leases().unwrap_or_default();
+    let slots = slots.map(|slot| Slot { lapses_at_us: later(slot.lapses_at_us), ..slot });
+    plain.with_leases(slots).expect("in range")
 }
