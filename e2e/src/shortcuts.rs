@@ -16,6 +16,8 @@ struct Shortcut {
     sidecar_off: &'static [&'static str],
 }
 
+const LEASE: &str = "leases";
+
 /// All there are. A further one is a further entry.
 const ALL: [Shortcut; 0] = [];
 
@@ -36,6 +38,19 @@ impl Shortcuts {
     #[must_use]
     pub fn none_and_all() -> [Self; 2] {
         [false, true].map(|on| Self(ALL.iter().map(|one| (one, on)).collect()))
+    }
+
+    /// None of them, and all that nobody can tell from the outside: all but leases, which keep tokens from others for a
+    /// while.
+    #[must_use]
+    pub fn none_and_unseen() -> [Self; 2] {
+        [false, true].map(|on| Self(ALL.iter().map(|one| (one, on && one.name != LEASE)).collect()))
+    }
+
+    /// Whether tokens are taken in advance, so that those in one worker's hands are not in another's for a while.
+    #[must_use]
+    pub fn lease(&self) -> bool {
+        self.0.iter().any(|(shortcut, on)| *on && shortcut.name == LEASE)
     }
 
     /// A fleet that is configured like this, and otherwise as asked for.

@@ -5,15 +5,33 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use e2e::{Client, PATIENT, by_api_key, strict};
+use e2e::{Client, Shortcuts, by_api_key, strict};
 use fleet::{Fleet, FleetBuilder, Store, Transport, http};
 use serde_json::json;
 
 const CONNECTIONS: usize = 64;
 const REQUESTS: usize = 5_000;
 
-fn fleet(policies: &serde_json::Value) -> FleetBuilder {
-    Fleet::builder().envoys(3).concurrency(2).filter_configuration(strict(policies)).sidecar_args(PATIENT)
+/// Runs a test without shortcuts, and with all that nobody may be able to tell from the outside.
+fn either_way(test: impl Fn(&Shortcuts)) {
+    for shortcuts in Shortcuts::none_and_unseen() {
+        eprintln!("with {shortcuts}");
+        test(&shortcuts);
+    }
+}
+
+/// The same with the buckets in Redis, and with a sidecar that keeps them itself.
+fn in_each_store(policies: &serde_json::Value, test: impl Fn(&Fleet)) {
+    either_way(|shortcuts| {
+        for (store, sidecars) in [(Store::Redis, 2), (Store::Memory, 1)] {
+            let fleet = fleet(shortcuts, policies).sidecars(sidecars).store(store);
+            test(&fleet.start().expect("a fleet"));
+        }
+    });
+}
+
+fn fleet(shortcuts: &Shortcuts, policies: &serde_json::Value) -> FleetBuilder {
+    shortcuts.fleet(&strict(policies)).envoys(3).concurrency(2)
 }
 
 fn addrs(fleet: &Fleet) -> Vec<SocketAddr> {
@@ -62,27 +80,39 @@ fn one_limit() -> serde_json::Value {
 
 #[test]
 fn exactly_500_pass_three_envoys_two_sidecars_and_a_redis() {
-    assert_exactly_500_pass(fleet(&one_limit()).sidecars(2).store(Store::Redis));
+    either_way(|shortcuts| {
+        assert_exactly_500_pass(fleet(shortcuts, &one_limit()).sidecars(2).store(Store::Redis))
+    });
 }
 
 #[test]
 fn exactly_500_pass_three_envoys_and_a_sidecar_that_keeps_the_buckets_itself() {
-    assert_exactly_500_pass(fleet(&one_limit()));
+    either_way(|shortcuts| assert_exactly_500_pass(fleet(shortcuts, &one_limit())));
 }
 
 #[test]
 fn exactly_500_pass_over_cleartext_http2() {
-    assert_exactly_500_pass(fleet(&one_limit()).sidecars(2).store(Store::Redis).transport(Transport::Http2));
+    either_way(|shortcuts| {
+        assert_exactly_500_pass(
+            fleet(shortcuts, &one_limit()).sidecars(2).store(Store::Redis).transport(Transport::Http2),
+        )
+    });
 }
 
 #[test]
 fn exactly_500_pass_over_unix_sockets() {
-    assert_exactly_500_pass(fleet(&one_limit()).sidecars(2).store(Store::Redis).transport(Transport::Unix));
+    either_way(|shortcuts| {
+        assert_exactly_500_pass(
+            fleet(shortcuts, &one_limit()).sidecars(2).store(Store::Redis).transport(Transport::Unix),
+        )
+    });
 }
 
 #[test]
 fn takes_that_arrive_together_share_a_callout() {
-    let fleet = fleet(&json!([by_api_key("one", "1 per day", 100_000)])).envoys(1).start().expect("a fleet");
+    let [asking, _] = Shortcuts::none_and_unseen();
+    let fleet =
+        fleet(&asking, &json!([by_api_key("one", "1 per day", 100_000)])).envoys(1).start().expect("a fleet");
     let (passed, _) = fire(&addrs(&fleet), CONNECTIONS, REQUESTS);
     assert_eq!(passed, REQUESTS);
     let callouts = fleet.envoy(0).stat("wasmcustom.sluice.callouts").expect("a stat");
@@ -98,10 +128,8 @@ fn a_limit_that_is_used_up_takes_nothing_from_the_others() {
         by_api_key("roomy", "1 per day", 20),
         {"name": "tight", "match": {"path": {"prefix": "/tight"}}, "key": [], "limit": "1 per day", "burst": 3},
     ]);
-    for store in [Store::Redis, Store::Memory] {
-        let sidecars = if store == Store::Memory { 1 } else { 2 };
-        let fleet = fleet(&policies).sidecars(sidecars).store(store).start().expect("a fleet");
-        let (client, addrs) = (Client::new("alice"), addrs(&fleet));
+    in_each_store(&policies, |fleet| {
+        let (client, addrs) = (Client::new("alice"), addrs(fleet));
         let statuses = |path: &str, count: usize| -> Vec<u16> {
             (0..count).map(|number| client.get(addrs[number % addrs.len()], path)).collect()
         };
@@ -109,12 +137,13 @@ fn a_limit_that_is_used_up_takes_nothing_from_the_others() {
         assert_eq!(statuses("/tight", 30), [429; 30], "the tight limit is used up");
         assert_eq!(statuses("/", 17), [200; 17], "the roomy one has lost only the three that passed");
         assert_eq!(statuses("/", 3), [429; 3]);
-    }
+    });
 }
 
 #[test]
 fn different_keys_do_not_touch_each_other() {
-    let fleet = fleet(&json!([by_api_key("one", "1 per day", 2)]))
+    let [_, with_all] = Shortcuts::none_and_unseen();
+    let fleet = fleet(&with_all, &json!([by_api_key("one", "1 per day", 2)]))
         .sidecars(2)
         .store(Store::Redis)
         .start()
@@ -137,10 +166,8 @@ fn different_keys_do_not_touch_each_other() {
 fn a_token_comes_back_at_the_promised_instant() {
     let period = Duration::from_millis(500);
     let policies = json!([by_api_key("one", "2 per second", 1)]);
-    for store in [Store::Redis, Store::Memory] {
-        let sidecars = if store == Store::Memory { 1 } else { 2 };
-        let fleet = fleet(&policies).sidecars(sidecars).store(store).start().expect("a fleet");
-        let (client, addrs) = (Client::new("alice"), addrs(&fleet));
+    in_each_store(&policies, |fleet| {
+        let (client, addrs) = (Client::new("alice"), addrs(fleet));
         let (mut admitted, mut last) = (0, None::<(Instant, Instant)>);
         for number in 0.. {
             let sent = Instant::now();
@@ -161,7 +188,7 @@ fn a_token_comes_back_at_the_promised_instant() {
                 break;
             }
         }
-    }
+    });
 }
 
 /// Makes a bucket in Redis older: as if that much time had passed since it was counted.
@@ -175,7 +202,9 @@ fn age(fleet: &Fleet, key: &str, by: Duration) {
 #[test]
 fn a_denied_client_is_told_when_to_come_back_and_may() {
     let policies = json!([by_api_key("one", "1 per second", 1)]);
-    let fleet = fleet(&policies).sidecars(2).store(Store::Redis).start().expect("a fleet");
+    // Nobody foresees that a bucket ages.
+    let [asking, _] = Shortcuts::none_and_unseen();
+    let fleet = fleet(&asking, &policies).sidecars(2).store(Store::Redis).start().expect("a fleet");
     let ask = || http::get("/").header("x-api-key", "alice").send(fleet.envoy(0).addr()).expect("an answer");
     assert_eq!(ask().status, 200);
     let denied = ask();

@@ -9,7 +9,7 @@ mod failing;
 mod leaving;
 mod order;
 
-use e2e::{Caller, PATIENCE, PATIENT, Waiting, strict, taken};
+use e2e::{Caller, PATIENCE, Shortcuts, Waiting, strict, taken};
 use fleet::{Callout, Fleet, FleetBuilder, Store};
 use serde_json::{Value, json};
 
@@ -24,10 +24,10 @@ fn policies(burst_of_each: u64) -> Value {
     ])
 }
 
-/// One Envoy with one worker, so that there is one queue, and a gate before the sidecar.
+/// One Envoy with one worker, so that there is one queue, and a gate before the sidecar. Every request is asked for.
 fn gated(configuration: Value) -> FleetBuilder {
-    let fleet = Fleet::builder().filter_configuration(configuration).sidecar_args(PATIENT);
-    fleet.store(Store::Redis).gated().adjust(|config| {
+    let [without_shortcuts, _] = Shortcuts::none_and_all();
+    without_shortcuts.fleet(&configuration).store(Store::Redis).gated().adjust(|config| {
         // One connection carries all that a test sends, so that it arrives in order.
         config.connection_manager()?["http2_protocol_options"]["max_concurrent_streams"] = json!(2_000);
         Ok(())
