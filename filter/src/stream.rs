@@ -34,7 +34,7 @@ impl Stream {
     /// The request's headers are here: asks for it where a policy governs it.
     pub fn request_headers(&self) -> Action {
         let Some(worker) = &self.worker else { return Action::Continue };
-        let Asked { asks, mistakes } = worker.policies().asks(&RequestView::default());
+        let Asked { asks, mistakes } = worker.policies().asks(&RequestView);
         if !mistakes.is_empty() {
             worker.tell(&mistakes);
         }
@@ -53,7 +53,7 @@ impl Stream {
         let policies = worker.policies();
         if pass.charged.contains(&true) && policies.settles(asking.asks()) {
             // Before the headers below are set: what upstream wrote counts.
-            self.bill.set(Some(policies.bill(asking.asks(), &pass.charged, &ResponseView::default())));
+            self.bill.set(Some(policies.bill(asking.asks(), &pass.charged, &ResponseView)));
         }
         tell(&pass, policies.upstream_headers());
     }

@@ -1,5 +1,6 @@
 //! Requests and responses that nobody in their right mind would send.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 use arbitrary::{Arbitrary, Result, Unstructured};
@@ -58,17 +59,19 @@ impl Received {
 }
 
 impl policy::Request for Sent {
-    fn header(&self, name: &str) -> Option<&[u8]> {
-        self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_slice())
+    fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        let named = self.headers.iter().find(|(found, _)| found == name);
+        named.map(|(_, value)| Cow::Borrowed(value.as_slice()))
     }
 
-    fn cookies(&self) -> impl Iterator<Item = &[u8]> {
-        self.headers.iter().filter(|(name, _)| name == "cookie").map(|(_, value)| value.as_slice())
+    fn cookies(&self) -> Vec<Cow<'_, [u8]>> {
+        let lines = self.headers.iter().filter(|(name, _)| name == "cookie");
+        lines.map(|(_, value)| Cow::Borrowed(value.as_slice())).collect()
     }
 
-    fn attribute(&self, path: &str) -> Option<&[u8]> {
+    fn attribute(&self, path: &str) -> Option<Cow<'_, [u8]>> {
         let named = self.attributes.iter().find(|(found, _)| found == path).map(|(_, value)| value);
-        named.or_else(|| self.others.get(path.len() % 8)).map(Vec::as_slice)
+        named.or_else(|| self.others.get(path.len() % 8)).map(|value| Cow::Borrowed(value.as_slice()))
     }
 
     fn draw(&self) -> u32 {
@@ -77,8 +80,9 @@ impl policy::Request for Sent {
 }
 
 impl policy::Response for Received {
-    fn header(&self, name: &str) -> Option<&[u8]> {
-        self.headers.iter().find(|(found, _)| *found == name).map(|(_, value)| value.as_slice())
+    fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        let named = self.headers.iter().find(|(found, _)| *found == name);
+        named.map(|(_, value)| Cow::Borrowed(value.as_slice()))
     }
 }
 

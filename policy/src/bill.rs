@@ -5,6 +5,7 @@ use std::cell::OnceCell;
 use contract::{BucketTake, Kind, Take};
 
 use crate::cost::Actual;
+use crate::known::Named;
 use crate::{Ask, Policies, Response};
 
 /// What a request really cost, for those of its policies that settle or refund.
@@ -34,15 +35,18 @@ impl Policies {
     /// What a request really cost, by the headers of its response. Of its asks only those count that are `charged`.
     #[must_use]
     pub fn bill(&self, asks: &[Ask], charged: &[bool], response: &impl Response) -> Bill {
-        let found = OnceCell::new();
+        let (found, read) = (OnceCell::new(), Named::default());
         let entry = |(index, ask): (usize, &Ask)| {
             let policy = self.get(ask).filter(|_| charged.get(index) == Some(&true))?;
             let refunded = policy.refund_on.iter().any(|statuses| {
                 let status = found.get_or_init(|| status(response));
                 status.is_some_and(|status| statuses.has(status))
             });
-            let actual =
-                if refunded { Some(Actual::Tokens(0)) } else { policy.settle.as_ref()?.actual(response) };
+            let actual = if refunded {
+                Some(Actual::Tokens(0))
+            } else {
+                policy.settle.as_ref()?.actual(response, &read)
+            };
             Some(Entry { ask: index, actual: actual? })
         };
         Bill { entries: asks.iter().enumerate().filter_map(entry).collect(), cut_off: false }
@@ -92,7 +96,7 @@ impl Bill {
 ///
 /// Source: google.rpc.Code.
 fn status(response: &impl Response) -> Option<u16> {
-    let number = |name| std::str::from_utf8(response.header(name)?).ok()?.parse::<u16>().ok();
+    let number = |name| std::str::from_utf8(&response.header(name)?).ok()?.parse::<u16>().ok();
     match number("grpc-status") {
         None | Some(0) => number(":status"),
         Some(1) => Some(499),

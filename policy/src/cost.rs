@@ -1,6 +1,7 @@
 //! What a request takes from its buckets: when it arrives, and once its response has ended.
 
-use crate::{Request, Response};
+use crate::Response;
+use crate::known::{Known, Named};
 
 /// What a request takes when it arrives, in tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +56,7 @@ impl Statuses {
 }
 
 impl Cost {
-    pub fn of(&self, request: &impl Request) -> u64 {
+    pub fn of<'a>(&'a self, request: &Known<'a>) -> u64 {
         match self {
             Self::Fixed(tokens) => *tokens,
             Self::Header { name, default, min, max } => request
@@ -76,11 +77,11 @@ impl Cost {
 }
 
 impl Settle {
-    /// What the request really cost; `None` where the response does not say.
-    pub fn actual(&self, response: &impl Response) -> Option<Actual> {
+    /// What the request really cost; `None` where the response does not say. `read` are the headers that were read.
+    pub fn actual<'a>(&'a self, response: &'a impl Response, read: &Named<'a>) -> Option<Actual> {
         match &self.source {
             SettleSource::Header(name) => {
-                let tokens = response.header(name).and_then(|value| number(value, self.max))?;
+                let tokens = number(read.get(name, || response.header(name))?, self.max)?;
                 Some(Actual::Tokens(tokens.min(self.max)))
             }
             SettleSource::BytesPerToken(bytes) => Some(Actual::Bytes { per_token: *bytes, max: self.max }),

@@ -11,16 +11,32 @@ use std::fmt::Write as _;
 
 use contract::MAX_KEY_BYTES;
 use hmac::{Hmac, Mac};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use sha2::{Digest, Sha256};
 
-use crate::part::Part;
-use crate::{Request, request};
+use crate::known::Known;
+use crate::part::{Part, Value};
+use crate::request;
 
 /// The most parts of a key, and the most choices of one part.
 pub const MAX_PARTS: usize = 8;
 
 /// The longest value that is kept readable, in encoded bytes.
 const MAX_READABLE_BYTES: usize = 128;
+
+/// What is encoded in a value.
+const IN_VALUES: AsciiSet = NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b':')
+    .remove(b'/')
+    .remove(b'@')
+    .remove(b'+');
+
+/// What is encoded in the name of a part, which is told from its kind by a colon.
+const IN_NAMES: AsciiSet = IN_VALUES.add(b':');
 
 /// What tells clients apart. No parts: all share one bucket.
 #[derive(Clone, Debug)]
@@ -50,10 +66,10 @@ impl HashSecret {
         Hmac::new_from_slice(secret.as_bytes()).ok().map(Self)
     }
 
-    fn hash(&self, value: &[u8]) -> String {
+    fn write_hash(&self, to: &mut String, value: &[u8]) {
         let mut mac = self.0.clone();
         mac.update(value);
-        hashed("hmac-sha256", &mac.finalize().into_bytes())
+        write_digest(to, "hmac-sha256", &mac.finalize().into_bytes());
     }
 }
 
@@ -69,21 +85,31 @@ impl Named {
         let mut name = kind.to_owned();
         for part in names {
             name.push(':');
-            write_encoded(&mut name, part.as_bytes(), b"-._~/@+");
+            name.extend(percent_encode(part.as_bytes(), &IN_NAMES));
         }
         Self { name, part, secret }
     }
 
-    fn write_value(&self, to: &mut String, value: &[u8]) {
-        let number = matches!(self.part, Part::Metadata(_)).then(|| request::as_json(value)).flatten();
-        match (&self.secret, number) {
-            (Some(secret), _) => to.push_str(&secret.hash(value)),
-            // Marked, so that the text "5" and the number 5 are not the same.
-            (None, Some(number)) => {
-                to.push('*');
-                to.push_str(&number);
+    fn write_value(&self, to: &mut String, value: &Value<'_>) {
+        match (value, &self.secret) {
+            // Nothing in an address needs to be encoded.
+            (Value::Client(client), None) => {
+                let _infallible = write!(to, "{client}");
             }
-            (None, None) => write_value(to, value),
+            (Value::Client(client), Some(secret)) => secret.write_hash(to, client.to_string().as_bytes()),
+            (Value::Bytes(value), Some(secret)) => secret.write_hash(to, value),
+            (Value::Bytes(value), None) => {
+                let number =
+                    matches!(self.part, Part::Metadata(_)).then(|| request::as_json(value)).flatten();
+                match number {
+                    // Marked, so that the text "5" and the number 5 are not the same.
+                    Some(number) => {
+                        to.push('*');
+                        to.push_str(&number);
+                    }
+                    None => write_value(to, value),
+                }
+            }
         }
     }
 
@@ -104,7 +130,7 @@ impl Key {
     }
 
     /// The key of a request; `None` where it lacks a part and shall not be governed then.
-    pub fn of(&self, request: &impl Request) -> Option<String> {
+    pub fn of<'a>(&'a self, request: &Known<'a>) -> Option<String> {
         // Enough for most, so that it is allocated once.
         let mut key = String::with_capacity(64);
         for choices in &self.parts {
@@ -124,40 +150,32 @@ impl Key {
                 (None, None) => {}
             }
         }
-        Some(if key.len() > MAX_KEY_BYTES { sha256(key.as_bytes()) } else { key })
+        if key.len() > MAX_KEY_BYTES {
+            let digest = Sha256::digest(&key);
+            key.clear();
+            write_digest(&mut key, "sha256", &digest);
+        }
+        Some(key)
     }
 }
 
 fn write_value(to: &mut String, value: &[u8]) {
     let start = to.len();
     if value.len() <= MAX_READABLE_BYTES {
-        write_encoded(to, value, b"-._~:/@+");
+        to.extend(percent_encode(value, &IN_VALUES));
     }
     if value.len() > MAX_READABLE_BYTES || to.len() - start > MAX_READABLE_BYTES {
         to.truncate(start);
-        to.push_str(&sha256(value));
+        write_digest(to, "sha256", &Sha256::digest(value));
     }
-}
-
-fn sha256(value: &[u8]) -> String {
-    hashed("sha256", &Sha256::digest(value))
 }
 
 /// `*` is never written by an encoded value, so nobody can send the hash of another client's value in its place.
-fn hashed(algorithm: &str, digest: &[u8]) -> String {
-    let mut text = format!("*{algorithm}:");
-    for byte in digest {
-        let _infallible = write!(text, "{byte:02x}");
-    }
-    text
-}
-
-fn write_encoded(to: &mut String, value: &[u8], harmless: &[u8]) {
-    for &byte in value {
-        if byte.is_ascii_alphanumeric() || harmless.contains(&byte) {
-            to.push(char::from(byte));
-        } else {
-            let _infallible = write!(to, "%{byte:02X}");
-        }
-    }
+fn write_digest(to: &mut String, algorithm: &str, digest: &[u8]) {
+    to.reserve(algorithm.len() + 2 + 2 * digest.len());
+    to.push('*');
+    to.push_str(algorithm);
+    to.push(':');
+    let nibbles = digest.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    to.extend(nibbles.filter_map(|nibble| char::from_digit(u32::from(nibble), 16)));
 }

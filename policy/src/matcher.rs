@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 use regex::bytes::Regex;
 
-use crate::Request;
+use crate::known::Known;
 use crate::request::{self, ROUTE_NAME};
 use crate::share::Share;
 
@@ -58,28 +58,24 @@ pub enum HostName {
 }
 
 impl Condition {
-    pub fn is_met(&self, by: &impl Request) -> bool {
+    pub fn is_met<'a>(&'a self, by: &Known<'a>) -> bool {
         match self {
             Self::All(all) => all.iter().all(|condition| condition.is_met(by)),
             Self::Any(any) => any.iter().any(|condition| condition.is_met(by)),
             Self::Not(condition) => !condition.is_met(by),
-            Self::Path(test) => test.fits(request::path(by)),
-            Self::Method(methods) => by.header(":method").is_some_and(|found| one_of(methods, found)),
-            Self::Host(hosts) => {
-                request::host(by).is_some_and(|found| hosts.iter().any(|host| host.fits(&found)))
-            }
+            Self::Path(test) => test.fits(by.path()),
+            Self::Method(methods) => by.method().is_some_and(|found| one_of(methods, found)),
+            Self::Host(hosts) => by.host().is_some_and(|found| hosts.iter().any(|host| host.fits(found))),
             Self::Header(name, test) => test.fits(by.header(name)),
-            Self::Query(name, test) => test.fits(request::query(by, name).as_deref()),
-            Self::Cookie(name, test) => test.fits(request::cookie(by, name)),
+            Self::Query(name, test) => test.fits(by.query(name).as_deref()),
+            Self::Cookie(name, test) => test.fits(by.cookie(name)),
             Self::ClientAddress(networks) => {
-                request::client_ip(by).is_some_and(|ip| networks.iter().any(|network| network.contains(&ip)))
+                by.client_ip().is_some_and(|ip| networks.iter().any(|network| network.contains(&ip)))
             }
-            Self::RouteName(names) => {
-                request::attribute(by, ROUTE_NAME).is_some_and(|found| one_of(names, found))
-            }
-            Self::Metadata(path, test) => request::attribute(by, path).is_some_and(|value| {
-                let shown = request::as_json(value);
-                test.fits(Some(value)) || shown.is_some_and(|shown| test.fits(Some(shown.as_bytes())))
+            Self::RouteName(names) => by.attribute(ROUTE_NAME).is_some_and(|found| one_of(names, found)),
+            Self::Metadata(path, test) => by.attribute(path).is_some_and(|value| {
+                test.fits(Some(value))
+                    || request::as_json(value).is_some_and(|shown| test.fits(Some(shown.as_bytes())))
             }),
             Self::Share(share) => share.has(by.draw()),
         }

@@ -1,10 +1,11 @@
 //! One thing about a request that may tell its client.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::Request;
-use crate::request::{self, CLIENT_ADDRESS};
+use crate::known::Known;
+use crate::request::CLIENT_ADDRESS;
 
 /// Where a part of a key comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,44 +32,65 @@ pub enum Part {
     Text(String),
 }
 
+/// What a request has for a part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value<'a> {
+    Bytes(Cow<'a, [u8]>),
+    Client(Client),
+}
+
+/// A client's address without the port, or the network that it is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// The first address of the network.
+    ip: IpAddr,
+    /// Those of a network; `None` for one address.
+    bits: Option<u8>,
+}
+
 impl Part {
-    pub fn value<'a>(&'a self, request: &'a impl Request) -> Option<Cow<'a, [u8]>> {
-        match self {
-            Self::ClientAddress { ipv4_bits, ipv6_bits } => client(request, *ipv4_bits, *ipv6_bits),
-            Self::Header(name) => request.header(name).map(Cow::Borrowed),
-            Self::Cookie(name) => request::cookie(request, name).map(Cow::Borrowed),
-            Self::Query(name) => request::query(request, name),
-            Self::Path { segments: None } => request::path(request).map(Cow::Borrowed),
-            Self::Path { segments: Some(count) } => {
-                request::path(request).map(|path| Cow::Borrowed(first_segments(path, *count)))
+    pub fn value<'k, 'a: 'k>(&'a self, request: &'k Known<'a>) -> Option<Value<'k>> {
+        let bytes = match self {
+            Self::ClientAddress { ipv4_bits, ipv6_bits } => match request.client_ip() {
+                Some(ip) => return Some(Value::Client(Client::new(ip, *ipv4_bits, *ipv6_bits))),
+                // A Unix socket or an internal listener: its name is all there is.
+                None => request.attribute(CLIENT_ADDRESS),
+            },
+            Self::Header(name) => request.header(name),
+            Self::Cookie(name) => request.cookie(name),
+            Self::Query(name) => return request.query(name).map(Value::Bytes),
+            Self::Path { segments: None } => request.path(),
+            Self::Path { segments: Some(count) } => request.path().map(|path| first_segments(path, *count)),
+            Self::Method => request.method(),
+            Self::Host => request.host(),
+            Self::Attribute(path) | Self::Metadata(path) => request.attribute(path),
+            Self::Text(text) => Some(text.as_bytes()),
+        };
+        bytes.map(|bytes| Value::Bytes(Cow::Borrowed(bytes)))
+    }
+}
+
+impl Client {
+    fn new(ip: IpAddr, ipv4_bits: u8, ipv6_bits: u8) -> Self {
+        match ip {
+            IpAddr::V4(v4) if ipv4_bits < 32 => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(ipv4_bits)).unwrap_or(0);
+                Self { ip: Ipv4Addr::from_bits(v4.to_bits() & mask).into(), bits: Some(ipv4_bits) }
             }
-            Self::Method => request.header(":method").map(Cow::Borrowed),
-            Self::Host => request::host(request),
-            Self::Attribute(path) | Self::Metadata(path) => {
-                request::attribute(request, path).map(Cow::Borrowed)
+            IpAddr::V6(v6) if ipv6_bits < 128 => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(ipv6_bits)).unwrap_or(0);
+                Self { ip: Ipv6Addr::from_bits(v6.to_bits() & mask).into(), bits: Some(ipv6_bits) }
             }
-            Self::Text(text) => Some(Cow::Borrowed(text.as_bytes())),
+            whole => Self { ip: whole, bits: None },
         }
     }
 }
 
-/// The client of an address: the address without the port, or the network that it is in.
-fn client<'a>(request: &'a impl Request, ipv4_bits: u8, ipv6_bits: u8) -> Option<Cow<'a, [u8]>> {
-    let text = match request::client_ip(request) {
-        Some(IpAddr::V4(v4)) if ipv4_bits >= 32 => v4.to_string(),
-        Some(IpAddr::V4(v4)) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(ipv4_bits)).unwrap_or(0);
-            format!("{}/{ipv4_bits}", Ipv4Addr::from_bits(v4.to_bits() & mask))
-        }
-        Some(IpAddr::V6(v6)) if ipv6_bits >= 128 => v6.to_string(),
-        Some(IpAddr::V6(v6)) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(ipv6_bits)).unwrap_or(0);
-            format!("{}/{ipv6_bits}", Ipv6Addr::from_bits(v6.to_bits() & mask))
-        }
-        // A Unix socket or an internal listener: its name is all there is.
-        None => return request::attribute(request, CLIENT_ADDRESS).map(Cow::Borrowed),
-    };
-    Some(Cow::Owned(text.into_bytes()))
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.ip.fmt(f)?;
+        self.bits.map_or(Ok(()), |bits| write!(f, "/{bits}"))
+    }
 }
 
 /// `/a/b` of `/a/b/c`, where 2 segments are wanted.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
+use std::iter;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,9 @@ use sha2::{Digest, Sha256};
 use crate::Request;
 use crate::answer::{Denied, Headers};
 use crate::cost::{Cost, Settle, Statuses};
+use crate::index::Index;
 use crate::key::Key;
+use crate::known::Known;
 use crate::matcher::Condition;
 use crate::part::Part;
 use crate::problem::Problem;
@@ -30,6 +33,8 @@ pub struct Policies {
     pub(crate) skip: Vec<Condition>,
     pub(crate) headers: Headers,
     pub(crate) policies: Vec<Policy>,
+    /// Which of them a request can meet, where looking that up costs less than asking each.
+    pub(crate) index: Option<Index>,
     pub(crate) routes: Memo,
 }
 
@@ -167,16 +172,22 @@ impl Policies {
     /// Whether a request is exempt from every policy, whatever its route says.
     #[must_use]
     pub fn skips(&self, request: &impl Request) -> bool {
+        self.exempts(&Known::new(request))
+    }
+
+    fn exempts<'a>(&'a self, request: &Known<'a>) -> bool {
         self.skip.iter().any(|condition| condition.is_met(request))
     }
 
     /// What the policies ask for a request.
     #[must_use]
     pub fn asks(&self, request: &impl Request) -> Asked {
-        let context = OnceCell::new();
-        let all = self.policies.iter().enumerate();
-        let asks = all.filter_map(|(index, policy)| self.ask(index, policy, request, &context).ok());
-        let mut asks: Vec<Ask> = asks.collect();
+        let (known, context) = (Known::new(request), OnceCell::new());
+        let ask = |place| self.ask(place, self.policies.get(place)?, &known, &context).ok();
+        let mut all = 0..self.policies.len();
+        let mut found = self.index.as_ref().map(|index| index.candidates(&known));
+        let places = iter::from_fn(|| found.as_mut().map_or_else(|| all.next(), Iterator::next));
+        let mut asks: Vec<Ask> = places.filter_map(ask).collect();
         self.drop_shadows(&mut asks);
         let said = context.into_inner().flatten();
         Asked { asks, mistakes: said.map(|said| Rc::clone(&said.mistakes)).unwrap_or_default() }
@@ -185,10 +196,10 @@ impl Policies {
     /// What each policy asks for a request, in the order of the configuration, or why it asks nothing.
     #[must_use]
     pub fn answers(&self, request: &impl Request) -> Vec<Result<Ask, Unasked>> {
-        let context = OnceCell::new();
+        let (known, context) = (Known::new(request), OnceCell::new());
         let all = self.policies.iter().enumerate();
         let mut answers: Vec<_> =
-            all.map(|(index, policy)| self.ask(index, policy, request, &context)).collect();
+            all.map(|(index, policy)| self.ask(index, policy, &known, &context)).collect();
         let mut kept: Vec<Ask> = answers.iter().flatten().cloned().collect();
         self.drop_shadows(&mut kept);
         for answer in &mut answers {
@@ -200,18 +211,18 @@ impl Policies {
     }
 
     /// What one policy asks; `context` is what the request's route says, or `None` for one that is exempt.
-    fn ask(
-        &self,
+    fn ask<'a>(
+        &'a self,
         index: usize,
-        policy: &Policy,
-        request: &impl Request,
+        policy: &'a Policy,
+        request: &Known<'a>,
         context: &OnceCell<Option<Rc<Said>>>,
     ) -> Result<Ask, Unasked> {
         if !policy.condition.is_met(request) {
             return Err(Unasked::Condition);
         }
         // Read only once a policy governs the request: most routes say nothing, and it costs a call into Envoy.
-        let said = context.get_or_init(|| (!self.skips(request)).then(|| self.route(request)));
+        let said = context.get_or_init(|| (!self.exempts(request)).then(|| self.route(request)));
         let route = &said.as_ref().ok_or(Unasked::Exempt)?.route;
         let is_chosen = match &route.policies {
             Some(chosen) => chosen.contains(&index),
@@ -236,7 +247,7 @@ impl Policies {
     /// The mode in which a policy is applied to a request: what the route says, or else its own.
     #[must_use]
     pub fn mode(&self, policy: &Policy, request: &impl Request) -> Mode {
-        self.route(request).route.mode.unwrap_or(policy.mode)
+        self.route(&Known::new(request)).route.mode.unwrap_or(policy.mode)
     }
 
     /// The shares of a million requests that conditions choose at random, each once: whatever is drawn between two
@@ -337,7 +348,7 @@ impl Policy {
     /// Whether a request meets its conditions.
     #[must_use]
     pub fn matches(&self, request: &impl Request) -> bool {
-        self.condition.is_met(request)
+        self.condition.is_met(&Known::new(request))
     }
 
     /// Whether it governs only routes whose metadata names it.
@@ -367,7 +378,7 @@ impl Policy {
 
     /// Whether it is enforced for a key: always the same answer, on every Envoy, and for ever more keys as the share
     /// grows. Where all share one key, so many of the requests are meant.
-    fn enforces(&self, key: &str, request: &impl Request) -> bool {
+    fn enforces(&self, key: &str, request: &Known<'_>) -> bool {
         if self.enforced == Share::WHOLE {
             return true;
         }

@@ -1,4 +1,4 @@
-//! What a policy may want to know of a request and of its response.
+//! What a policy may want to know of a request and of its response, and how it is read from what a client sent.
 
 use std::borrow::Cow;
 use std::iter;
@@ -8,22 +8,22 @@ use percent_encoding::percent_decode;
 
 /// A request as the policies see it. Bytes, since a client may send any; `None` where there is no such thing.
 ///
-/// Implementations answer from what they have read already: every method may be called once for each policy.
+/// What the policies read is kept: they ask for each thing at most once, and for nothing that decides nothing.
 pub trait Request {
     /// The first value of a header; `name` is in lower case. Also of `:path`, `:method` and `:authority`.
-    fn header(&self, name: &str) -> Option<&[u8]>;
+    fn header(&self, name: &str) -> Option<Cow<'_, [u8]>>;
     /// Every line of the header `cookie`, in order: what a client hides in a second line, an upstream finds there.
-    fn cookies(&self) -> impl Iterator<Item = &[u8]>;
+    fn cookies(&self) -> Vec<Cow<'_, [u8]>>;
     /// An attribute as Envoy encodes it, by its path with the parts separated by NUL, such as [`CLIENT_ADDRESS`].
-    fn attribute(&self, path: &str) -> Option<&[u8]>;
-    /// A number drawn for this request, always the same, every one of all 32-bit numbers as likely as the others.
+    fn attribute(&self, path: &str) -> Option<Cow<'_, [u8]>>;
+    /// A number drawn for this request, every one of all 32-bit numbers as likely as the others.
     fn draw(&self) -> u32;
 }
 
-/// The headers of a response, as far as they can be asked for.
+/// The headers of a response, as far as they can be asked for: each at most once.
 pub trait Response {
     /// The first value of a header; `name` is in lower case. Also of `:status`.
-    fn header(&self, name: &str) -> Option<&[u8]>;
+    fn header(&self, name: &str) -> Option<Cow<'_, [u8]>>;
 }
 
 /// The attribute with the client's address: `192.0.2.1:4711`, `[2001:db8::1]:4711`, or the path of a socket.
@@ -32,14 +32,14 @@ pub const CLIENT_ADDRESS: &str = "source\0address";
 /// The attribute with the name of the route.
 pub const ROUTE_NAME: &str = "xds\0route_name";
 
-/// The path without the query; `None` for a CONNECT without one.
-pub fn path(request: &impl Request) -> Option<&[u8]> {
-    request.header(":path")?.split(|&byte| byte == b'?' || byte == b'#').next()
+/// How much of a target is the path without the query, in bytes.
+pub fn path_bytes(target: &[u8]) -> usize {
+    target.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(target.len())
 }
 
 /// The first value of a query parameter, decoded: `%61` and `a` are the same, and `+` is a space.
-pub fn query<'a>(request: &'a impl Request, name: &str) -> Option<Cow<'a, [u8]>> {
-    let target = request.header(":path")?.split(|&byte| byte == b'#').next()?;
+pub fn query<'a>(target: &'a [u8], name: &str) -> Option<Cow<'a, [u8]>> {
+    let target = target.split(|&byte| byte == b'#').next()?;
     let start = target.iter().position(|&byte| byte == b'?')? + 1;
     let mut pairs = target.get(start..)?.split(|&byte| byte == b'&');
     pairs.find_map(|pair| {
@@ -65,8 +65,8 @@ fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// The value of the first cookie of a name.
-pub fn cookie<'a>(request: &'a impl Request, name: &str) -> Option<&'a [u8]> {
-    let mut cookies = request.cookies().flat_map(|line| line.split(|&byte| byte == b';'));
+pub fn cookie<'a>(lines: impl Iterator<Item = &'a [u8]>, name: &str) -> Option<&'a [u8]> {
+    let mut cookies = lines.flat_map(|line| line.split(|&byte| byte == b';'));
     cookies.find_map(|cookie| {
         let (found, value) = split_at(cookie.trim_ascii(), b'=')?;
         (found.trim_ascii() == name.as_bytes()).then(|| value.trim_ascii())
@@ -78,33 +78,38 @@ fn split_at(text: &[u8], sign: u8) -> Option<(&[u8], &[u8])> {
     Some((text.get(..at)?, text.get(at + 1..)?))
 }
 
-/// The host in lower case, without the port and without a point at its end.
-pub fn host(request: &impl Request) -> Option<Cow<'_, [u8]>> {
-    let authority = request.header(":authority")?;
+/// The host of an authority, in lower case, without the port and without a point at its end.
+pub fn host(authority: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
+    let bytes = host_bytes(&authority);
+    match authority {
+        Cow::Borrowed(text) if !text.iter().any(u8::is_ascii_uppercase) => {
+            Cow::Borrowed(text.get(..bytes).unwrap_or(text))
+        }
+        text => {
+            let mut text = text.into_owned();
+            text.truncate(bytes);
+            text.make_ascii_lowercase();
+            Cow::Owned(text)
+        }
+    }
+}
+
+/// How much of an authority is the host.
+fn host_bytes(authority: &[u8]) -> usize {
     let port = authority.iter().rposition(|&byte| byte == b':').filter(|&at| {
         let digits = authority.get(at + 1..).is_some_and(|port| port.iter().all(u8::is_ascii_digit));
         // The colons within the brackets of an IPv6 address begin no port.
         digits && (authority.first() != Some(&b'[') || authority.get(at.wrapping_sub(1)) == Some(&b']'))
     });
     let host = port.and_then(|at| authority.get(..at)).unwrap_or(authority);
-    let host = host.strip_suffix(b".").unwrap_or(host);
-    if host.iter().any(u8::is_ascii_uppercase) {
-        return Some(Cow::Owned(host.to_ascii_lowercase()));
-    }
-    Some(Cow::Borrowed(host))
+    host.strip_suffix(b".").unwrap_or(host).len()
 }
 
-/// The client's address without the port; an IPv4 address within IPv6 as the IPv4 address. `None` where there is
-/// none, as on a Unix socket.
-pub fn client_ip(request: &impl Request) -> Option<IpAddr> {
-    let text = std::str::from_utf8(request.attribute(CLIENT_ADDRESS)?).ok()?;
+/// The address of a client without the port; an IPv4 address within IPv6 as the IPv4 address.
+pub fn ip(address: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(address).ok()?;
     let socket = text.parse::<SocketAddr>().map(|socket| socket.ip());
     socket.or_else(|_| text.parse::<IpAddr>()).ok().map(|ip| ip.to_canonical())
-}
-
-/// An attribute that is there and not empty: Envoy gives an empty text for many a thing that is not there.
-pub fn attribute<'a>(request: &'a impl Request, path: &str) -> Option<&'a [u8]> {
-    request.attribute(path).filter(|value| !value.is_empty())
 }
 
 /// What JSON would show for a value of metadata that is a number or a boolean, which Envoy encodes as 8 bytes and as one.

@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use crate::known::Known;
 use crate::policies::Mode;
 use crate::problem::Problem;
-use crate::request::Request;
 
 /// The attribute with all metadata of the route, an encoded `envoy.config.core.v3.Metadata`.
 pub const ROUTE_METADATA: &str = "xds\0route_metadata";
@@ -45,7 +45,7 @@ const MAX_REMEMBERED_BYTES: usize = 4 << 10;
 
 impl Memo {
     /// What the request's route says: as it is remembered, or else as `read` finds in its metadata.
-    pub fn of(&self, request: &impl Request, read: impl FnOnce(&[u8]) -> Said) -> Rc<Said> {
+    pub fn of(&self, request: &Known<'_>, read: impl FnOnce(&[u8]) -> Said) -> Rc<Said> {
         let encoded = request.attribute(ROUTE_METADATA).unwrap_or_default();
         // Decoding costs more than looking, and most routes say nothing.
         if !encoded.windows(NAMESPACE.len()).any(|window| window == NAMESPACE.as_bytes()) {

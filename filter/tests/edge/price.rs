@@ -57,6 +57,18 @@ fn a_request_that_no_policy_governs_makes_hardly_any() {
 }
 
 #[test]
+fn a_hundred_policies_make_as_few_calls_as_the_one_that_governs() {
+    let policy = |place: usize| {
+        let path = format!("/api/{place}/");
+        json!({"name": format!("p{place}"), "match": {"path": {"prefix": path}, "method": ["GET"]},
+            "key": [{"header": "x-api-key"}], "limit": "1 per minute"})
+    };
+    let lone = calls(json!([policy(42)]), "/api/42/x");
+    assert_eq!(calls((0..100).map(policy).collect(), "/api/42/x"), lone);
+    assert_eq!(calls((0..100).map(policy).collect(), "/"), BTreeMap::from([("get_header_map_value", 1)]));
+}
+
+#[test]
 fn only_a_policy_that_settles_looks_at_the_response() {
     let policy = json!({"name": "all", "key": [], "limit": "1 per minute"});
     let lone = calls(json!([policy]), "/");

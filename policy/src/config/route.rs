@@ -8,8 +8,9 @@ use prost_types::Struct;
 use serde_json::Value;
 
 use super::{source, validate};
+use crate::known::Known;
 use crate::route::{NAMESPACE, Route, Said};
-use crate::{Policies, Problem, Request};
+use crate::{Policies, Problem};
 
 /// The part of Envoy's `Metadata` that has our namespace.
 #[derive(Clone, PartialEq, Message)]
@@ -32,7 +33,7 @@ impl Policies {
     }
 
     /// What the request's route says.
-    pub(crate) fn route(&self, request: &impl Request) -> Rc<Said> {
+    pub(crate) fn route(&self, request: &Known<'_>) -> Rc<Said> {
         self.routes.of(request, |encoded| self.read_route(encoded))
     }
 

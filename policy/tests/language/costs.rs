@@ -1,5 +1,7 @@
 //! Limits, and what a request takes from them, then and later.
 
+use std::borrow::Cow;
+
 use contract::{BucketTake, Kind};
 use policy::{Policies, Response};
 use serde_json::{Value, json};
@@ -90,8 +92,9 @@ fn a_request_costs_what_is_written_or_what_a_header_says() {
 struct Got(&'static [(&'static str, &'static str)]);
 
 impl Response for Got {
-    fn header(&self, name: &str) -> Option<&[u8]> {
-        self.0.iter().find(|(found, _)| *found == name).map(|(_, value)| value.as_bytes())
+    fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        let named = self.0.iter().find(|(found, _)| *found == name);
+        named.map(|(_, value)| Cow::Borrowed(value.as_bytes()))
     }
 }
 

@@ -4,6 +4,7 @@ mod answers;
 mod conditions;
 mod configuration;
 mod costs;
+mod found;
 mod keys;
 mod modes;
 mod routes;

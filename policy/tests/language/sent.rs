@@ -1,5 +1,7 @@
 //! A request and a configuration, in few words.
 
+use std::borrow::Cow;
+
 use policy::{Ask, CLIENT_ADDRESS, Policies, Request};
 use serde_json::{Value, json};
 
@@ -44,20 +46,21 @@ impl Sent {
     }
 }
 
-fn first<'a>(of: &'a [(String, Vec<u8>)], name: &str) -> Option<&'a [u8]> {
-    of.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_slice())
+fn first<'a>(of: &'a [(String, Vec<u8>)], name: &str) -> Option<Cow<'a, [u8]>> {
+    of.iter().find(|(found, _)| found == name).map(|(_, value)| Cow::Borrowed(value.as_slice()))
 }
 
 impl Request for Sent {
-    fn header(&self, name: &str) -> Option<&[u8]> {
+    fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
         first(&self.headers, name)
     }
 
-    fn cookies(&self) -> impl Iterator<Item = &[u8]> {
-        self.headers.iter().filter(|(name, _)| name == "cookie").map(|(_, value)| value.as_slice())
+    fn cookies(&self) -> Vec<Cow<'_, [u8]>> {
+        let lines = self.headers.iter().filter(|(name, _)| name == "cookie");
+        lines.map(|(_, value)| Cow::Borrowed(value.as_slice())).collect()
     }
 
-    fn attribute(&self, path: &str) -> Option<&[u8]> {
+    fn attribute(&self, path: &str) -> Option<Cow<'_, [u8]>> {
         first(&self.attributes, path)
     }
 

@@ -1,5 +1,6 @@
 //! The request that is explained, as it is described on the command line.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -121,16 +122,18 @@ impl Described {
 }
 
 impl policy::Request for Drawn<'_> {
-    fn header(&self, name: &str) -> Option<&[u8]> {
-        self.request.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_bytes())
+    fn header(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        let named = self.request.headers.iter().find(|(known, _)| known == name);
+        named.map(|(_, value)| Cow::Borrowed(value.as_bytes()))
     }
 
-    fn cookies(&self) -> impl Iterator<Item = &[u8]> {
-        self.request.headers.iter().filter(|(known, _)| known == "cookie").map(|(_, value)| value.as_bytes())
+    fn cookies(&self) -> Vec<Cow<'_, [u8]>> {
+        let lines = self.request.headers.iter().filter(|(known, _)| known == "cookie");
+        lines.map(|(_, value)| Cow::Borrowed(value.as_bytes())).collect()
     }
 
-    fn attribute(&self, path: &str) -> Option<&[u8]> {
-        self.request.attributes.get(path).map(Vec::as_slice)
+    fn attribute(&self, path: &str) -> Option<Cow<'_, [u8]>> {
+        self.request.attributes.get(path).map(|value| Cow::Borrowed(value.as_slice()))
     }
 
     fn draw(&self) -> u32 {

@@ -20,6 +20,7 @@ use super::scalar::Span;
 use super::spot::{Problems, Spot};
 use super::written::{Written, WrittenMode, WrittenOnError, WrittenSidecar};
 use crate::answer::Denied;
+use crate::index::Index;
 use crate::key::HashSecret;
 use crate::matcher::Condition;
 use crate::route::Memo;
@@ -109,8 +110,9 @@ fn whole(value: Value, root: &Spot<'_>) -> Option<Policies> {
     let policies: Vec<Policy> = policies.collect();
     names_are_unique(&policies, &spot("policies"));
     few_enough_everywhere(&policies, &spot("policies"));
+    let index = Index::new(policies.iter().map(|policy| &policy.condition));
     let domain = domain.unwrap_or_else(|| "default".to_owned());
-    Some(Policies { sidecar: sidecar?, domain, skip, headers, policies, routes: Memo::default() })
+    Some(Policies { sidecar: sidecar?, domain, skip, headers, index, policies, routes: Memo::default() })
 }
 
 fn sidecar(written: WrittenSidecar, spot: &Spot<'_>) -> Sidecar {
