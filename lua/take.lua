@@ -159,14 +159,15 @@ local function rarely(now)
 
   -- The most tokens of a bucket that may be leased until an instant: whole ones that it holds, and of the share of its
   -- burst what other leases have left.
-  local function leasable(leases, price, burst, lacks, percent, lapse)
+  local function leasable(leases, price, full, lacks, percent, lapse)
     if leases and leases[1] > 0 and leases[3] > 0 and leases[2] ~= lapse and leases[4] ~= lapse then
       return 0
     end
+    local burst = full / price
     local over = burst % 100
     local share = (burst - over) / 100 * percent + (over * percent - over * percent % 100) / 100
     local left = share * price - (leases and held(leases) or 0)
-    local level = burst * price - lacks
+    local level = full - lacks
     left = left < level and left or level
     return left > 0 and (left - left % price) / price or 0
   end
@@ -205,14 +206,13 @@ local now = time[1] * 1000000 + time[2]
 local now_ms = (now - now % 1000) / 1000 + (now % 1000 > 0 and 1 or 0)
 
 local asked = cmsgpack.unpack(ARGV[1])
-local tokens, period, burst, capacity = {}, {}, {}, {}
+local tokens, period, capacity = {}, {}, {}
 -- How a bucket is kept that was counted in the unit of a limit, and how one of each unit is written at this instant: all
 -- but the numbers that change is text already.
 local usual, written = {}, {}
 local arg = 2
 for limit = 1, asked[1] do
-  tokens[limit], period[limit], burst[limit] = asked[arg], asked[arg + 1], asked[arg + 2]
-  capacity[limit] = burst[limit] * period[limit]
+  tokens[limit], period[limit], capacity[limit] = asked[arg], asked[arg + 1], asked[arg + 2] * asked[arg + 1]
   usual[limit] = format('^(%%-?%%d+) %d (%%d+)$', period[limit])
   written[period[limit]] = format('%%d %d %d', period[limit], now)
   arg = arg + 3
@@ -222,8 +222,9 @@ end
 -- that counts, `credits` is false: the bucket is full.
 local credits = call('MGET', unpack(KEYS))
 local unit, at = {}, {}
--- Where tokens of a key are leased: credits, when they lapse, and both once more. Most runs have no such key.
-local leases, leasing = {}, false
+-- Where tokens of a key are leased: credits, when they lapse, and both once more. Nil where a run has no such key, as
+-- most have none.
+local leases
 
 -- Microseconds until each changed key's bucket is full: 0 where it is, nil where nothing changed.
 local changed = {}
@@ -249,16 +250,18 @@ while arg <= last_arg do
   local granted, lapse = 0, 0
   if kind == LEASE then
     local ttl = asked[extra + 1]
-    granted, lapse, leasing = EXACT, now - now % ttl + 2 * ttl, true
-    rare = rare or rarely(now)
+    granted, lapse = EXACT, now - now % ttl + 2 * ttl
+    rare, leases = rare or rarely(now), leases or {}
   end
   local allowed = true
+  -- Of the bucket that was looked at last: where a take has only one, as most have, it is not looked up again.
+  local key, limit, cost, price, rate, full, counted, lacks, wait, live
 
   for b = 1, count do
     local place = arg + 3 * b
-    local key, limit, cost = asked[place - 2], asked[place - 1], asked[place]
-    local price, full = period[limit], capacity[limit]
-    local counted = at[key]
+    key, limit, cost = asked[place - 2], asked[place - 1], asked[place]
+    price, rate, full = period[limit], tokens[limit], capacity[limit]
+    counted = at[key]
     if not counted then
       local c, a = false, 0
       if credits[key] then
@@ -272,14 +275,17 @@ while arg <= last_arg do
           end
         else
           rare = rare or rarely(now)
-          c, unit[key], a, leases[key] = rare.read(credits[key])
-          leasing = leasing or leases[key]
+          local leased
+          c, unit[key], a, leased = rare.read(credits[key])
+          if leased then
+            leases = leases or {}
+            leases[key] = leased
+          end
         end
       end
       credits[key], at[key], counted = c, a, a
     end
-    local lacks = 0
-    local live = false
+    lacks, wait, live = 0, 0, false
     local before = credits[key]
     if before then
       if unit[key] ~= price then
@@ -291,10 +297,10 @@ while arg <= last_arg do
       if lacks >= EXACT then
         lacks = EXACT - 1
       end
-      if leasing and leases[key] then
-        live, lacks = rare.occupy(leases[key], counted, unit[key], price, tokens[limit], lacks)
+      if leases and leases[key] then
+        live, lacks = rare.occupy(leases[key], counted, unit[key], price, rate, lacks)
       else
-        local earned = (now - counted) * tokens[limit]
+        local earned = (now - counted) * rate
         -- Below 0 where the clock went back.
         if earned > 0 then
           lacks = lacks - earned
@@ -304,7 +310,6 @@ while arg <= last_arg do
         end
       end
     end
-    local wait = 0
     if kind == TAKE then
       -- A cost of 0 asks for nothing, even of a bucket in debt.
       local short = cost * price - full + lacks
@@ -313,19 +318,18 @@ while arg <= last_arg do
         if cost * price > full then
           wait = -1
         elseif live then
-          wait = rare.clears(lacks, live, tokens[limit], full - cost * price)
+          wait = rare.clears(lacks, live, rate, full - cost * price)
         else
-          local rest = short % tokens[limit]
-          wait = (short - rest) / tokens[limit] + (rest > 0 and 1 or 0)
+          local rest = short % rate
+          wait = (short - rest) / rate + (rest > 0 and 1 or 0)
         end
       end
     elseif kind == LEASE then
-      local most = rare.leasable(live, price, burst[limit], lacks, asked[extra + 2], lapse)
+      local most = rare.leasable(live, price, full, lacks, asked[extra + 2], lapse)
       granted = math.min(granted, cost, most)
     end
-    missing[b], waits[b] = lacks, wait
-    if leasing then
-      holds[b] = live
+    if count > 1 then
+      missing[b], waits[b], holds[b] = lacks, wait, live
     end
   end
 
@@ -339,13 +343,14 @@ while arg <= last_arg do
   end
 
   for b = 1, count do
-    local place = arg + 3 * b
-    local key, limit, cost = asked[place - 2], asked[place - 1], asked[place]
-    local lacks = missing[b]
-    local price, rate = period[limit], tokens[limit]
-    local live = leasing and holds[b]
+    if count > 1 then
+      local place = arg + 3 * b
+      key, limit, cost = asked[place - 2], asked[place - 1], asked[place]
+      price, rate, full = period[limit], tokens[limit], capacity[limit]
+      counted, lacks, wait, live = at[key], missing[b], waits[b], holds[b]
+    end
     -- A bucket counted in the future is kept anew even where nothing is taken: the clock went back.
-    local change = at[key] > now
+    local change = counted > now
     if made and kind <= CHARGE and cost > 0 then
       change = true
       if kind == REFUND then
@@ -381,17 +386,16 @@ while arg <= last_arg do
       local rest = lacks % rate
       full_after = (lacks - rest) / rate + (rest > 0 and 1 or 0)
     end
-    local level = capacity[limit] - lacks
+    local level = full - lacks
     if change and lacks > 0 then
       credits[key], unit[key], at[key], changed[key] = level, price, now, full_after
-      if leasing then
+      if leases then
         leases[key] = live or nil
       end
     elseif change and credits[key] then
       credits[key], changed[key] = false, 0
     end
     local remaining = level > 0 and (level - level % price) / price or 0
-    local wait = waits[b]
     if wait == 0 then
       reply[last + 1], reply[last + 2] = remaining, full_after
       last = last + 2
@@ -417,7 +421,7 @@ for key = 1, #KEYS do
     local rest = full_after % 1000
     local expire_ms = now_ms + (full_after - rest) / 1000 + (rest > 0 and 1 or 0)
     local value = format(written[unit[key]], credits[key])
-    local live = leasing and leases[key]
+    local live = leases and leases[key]
     if live then
       value = value .. format(' %d %d %d %d', live[1], live[2], live[3], live[4])
     end
