@@ -78,6 +78,13 @@ extern "C" fn proxy_on_response_headers(id: u32, _num_headers: usize, _end_of_st
 }
 
 #[unsafe(no_mangle)]
+extern "C" fn proxy_on_tick(root_id: u32) {
+    if let Some(root) = root(root_id) {
+        root.tick();
+    }
+}
+
+#[unsafe(no_mangle)]
 extern "C" fn proxy_on_http_call_response(
     root_id: u32,
     token: u32,
@@ -90,18 +97,15 @@ extern "C" fn proxy_on_http_call_response(
     }
 }
 
-/// Whether the context may be deleted now: always.
+/// Whether the context may be deleted now: always. It is forgotten here, and not when Envoy deletes it, which would be
+/// one more call for each request.
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_done(id: u32) -> u32 {
-    if let Some(stream) = stream(id) {
+    let done = CONTEXTS.with_borrow_mut(|contexts| contexts.remove(&id));
+    if let Some(Context::Stream(stream)) = done {
         stream.done();
     }
     1
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn proxy_on_delete(id: u32) {
-    let _dropped = CONTEXTS.with_borrow_mut(|contexts| contexts.remove(&id));
 }
 
 /// Called by Envoy before all others, and must run what the linker gathered to be run first.

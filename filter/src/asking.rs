@@ -1,4 +1,4 @@
-//! What waits for the sidecar: a request for its verdicts, or what a request cost in the end for being settled.
+//! What waits for the sidecar: a request for its verdicts, what a request cost in the end for being settled, and leases.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -7,11 +7,14 @@ use contract::Take;
 use policy::{Answer, Ask, Bill, Header, Policies};
 
 use crate::batch::{Load, Waiting};
+use crate::leases::Ended;
 
 /// One request that a policy governs, shared by its stream and the queue.
 pub struct Asking {
     context_id: u32,
     asks: Vec<Ask>,
+    /// Leases that are asked for with it: of which of its asks, and how many tokens.
+    leases: Vec<(usize, u64)>,
     load: Load,
     phase: Cell<Phase>,
     pass: RefCell<Option<Pass>>,
@@ -53,16 +56,33 @@ pub struct Settlement {
 pub enum Item {
     Request(Rc<Asking>),
     Settlement(Settlement),
+    /// So many tokens of an ask's buckets, to be spent later.
+    Lease(Ask, u64, Load),
+    Return(Ended, Load),
 }
 
 impl Asking {
     pub fn new(context_id: u32, asks: Vec<Ask>, policies: &Policies) -> Self {
         let start = Load { replies: 1, takes: Policies::take_count(&asks), ..Load::default() };
-        let load = asks.iter().fold(start, |load, ask| {
-            let buckets = policies.bucket_count(std::slice::from_ref(ask));
-            load.with(Load { buckets, key_bytes: ask.key.len().saturating_mul(buckets), ..Load::default() })
-        });
-        Self { context_id, asks, load, phase: Cell::new(Phase::Arriving), pass: RefCell::new(None) }
+        let load = asks.iter().fold(start, |load, ask| load.with(load_of_ask(ask, policies)));
+        let (phase, pass) = (Cell::new(Phase::Arriving), RefCell::new(None));
+        Self { context_id, asks, leases: Vec::new(), load, phase, pass }
+    }
+
+    /// The same, asking for a lease of `tokens` of its ask `index` as well, where one take has room for that.
+    pub fn with_lease(mut self, index: usize, tokens: u64, policies: &Policies) -> Self {
+        let Some(ask) = self.asks.get(index) else { return self };
+        let load = self.load.with(load_of_lease(ask, policies));
+        if load.buckets <= contract::MAX_BUCKETS {
+            self.load = load;
+            self.leases.push((index, tokens));
+        }
+        self
+    }
+
+    /// The asks of which leases are asked for with it; their verdicts come last.
+    pub fn leases(&self) -> impl ExactSizeIterator<Item = Option<&Ask>> {
+        self.leases.iter().map(|(index, _)| self.asks.get(*index))
     }
 
     /// The context of the request.
@@ -128,13 +148,47 @@ fn load_of(takes: &[Take]) -> Load {
     })
 }
 
+/// What an ask adds to a callout, but for the take that it is in.
+fn load_of_ask(ask: &Ask, policies: &Policies) -> Load {
+    let buckets = policies.bucket_count(std::slice::from_ref(ask));
+    Load { buckets, key_bytes: ask.key.len().saturating_mul(buckets), ..Load::default() }
+}
+
+/// What a lease of an ask's buckets, or its return, adds to a callout.
+fn load_of_lease(ask: &Ask, policies: &Policies) -> Load {
+    load_of_ask(ask, policies).with(Load { takes: 1, ..Load::default() })
+}
+
 impl Item {
+    /// A lease of up to `tokens` of an ask's buckets.
+    pub fn lease(ask: Ask, tokens: u64, policies: &Policies) -> Self {
+        let load = load_of_lease(&ask, policies);
+        Self::Lease(ask, tokens, load)
+    }
+
+    /// The return of a lease.
+    pub fn return_of(ended: Ended, policies: &Policies) -> Self {
+        let load = load_of_lease(&ended.ask, policies);
+        Self::Return(ended, load)
+    }
+
     /// What the sidecar is asked for.
     pub fn takes<'a>(&'a self, policies: &'a Policies) -> Vec<Take<'a>> {
         match self {
-            Self::Request(asking) => policies.takes(&asking.asks),
+            Self::Request(asking) => {
+                let mut takes = policies.takes(&asking.asks);
+                let leases = asking.leases.iter().filter_map(|(index, tokens)| {
+                    policies.lease_take(asking.asks.get(*index)?, *tokens, true)
+                });
+                takes.extend(leases);
+                takes
+            }
             Self::Settlement(settlement) => {
                 settlement.bill.takes(policies, settlement.asking.asks(), settlement.body_bytes)
+            }
+            Self::Lease(ask, tokens, _) => policies.lease_take(ask, *tokens, false).into_iter().collect(),
+            Self::Return(Ended { ask, leased, unspent_tokens }, _) => {
+                vec![policies.return_take(ask, *leased, *unspent_tokens)]
             }
         }
     }
@@ -149,6 +203,7 @@ impl Waiting for Item {
         match self {
             Self::Request(asking) => asking.load,
             Self::Settlement(settlement) => settlement.load,
+            Self::Lease(_, _, load) | Self::Return(_, load) => *load,
         }
     }
 }

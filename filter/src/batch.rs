@@ -1,8 +1,8 @@
 //! Who waits for the next callout, and who is on the way: natural batching, without a clock and without Envoy.
 //!
-//! While no callout is on the way a batch leaves at once, with everything that waits. What arrives meanwhile waits for
-//! the next; once that is full it leaves, too. So a lone request never waits, under load the batches grow, and nobody
-//! waits for more than one callout and its own.
+//! While fewer callouts are on the way than is configured, one by default, a batch leaves at once, with everything that
+//! waits. What arrives meanwhile waits for the next; once that is full it leaves, too. So a lone request never waits,
+//! under load the batches grow, and nobody waits for more than one callout and its own.
 
 use std::collections::HashMap;
 
@@ -47,21 +47,20 @@ pub struct Batcher<T> {
     load: Load,
     /// Whether what waits leaves though a callout is on the way.
     full: bool,
-    in_flight: HashMap<u32, Vec<T>>,
+    /// How many callouts are on the way before what is not full waits.
+    most_in_flight: usize,
+    in_flight: HashMap<u32, Sent<T>>,
     /// Those that were dropped and not yet told of.
     dropped: usize,
 }
 
-impl<T> Default for Batcher<T> {
-    fn default() -> Self {
-        Self {
-            waiting: Vec::new(),
-            load: Load::default(),
-            full: false,
-            in_flight: HashMap::new(),
-            dropped: 0,
-        }
-    }
+/// A callout on the way.
+#[derive(Debug, PartialEq)]
+pub struct Sent<T> {
+    /// What it carries, oldest first.
+    pub batch: Vec<T>,
+    /// When it was sent, by the worker's clock.
+    pub at_us: u64,
 }
 
 impl Load {
@@ -78,6 +77,18 @@ impl Load {
 }
 
 impl<T: Waiting> Batcher<T> {
+    /// An empty queue. With so many callouts on the way, at least one, what arrives waits for the next.
+    pub fn new(most_in_flight: usize) -> Self {
+        Self {
+            waiting: Vec::new(),
+            load: Load::default(),
+            full: false,
+            most_in_flight: most_in_flight.max(1),
+            in_flight: HashMap::new(),
+            dropped: 0,
+        }
+    }
+
     /// Lets `item` wait for the next callout.
     ///
     /// # Errors
@@ -100,7 +111,7 @@ impl<T: Waiting> Batcher<T> {
     /// The batch that may leave now, oldest first; empty where nothing waits or none may leave.
     pub fn next(&mut self) -> Vec<T> {
         let on_the_way = self.in_flight.len();
-        if on_the_way >= MAX_CALLOUTS || (on_the_way > 0 && !self.full) {
+        if on_the_way >= MAX_CALLOUTS || (on_the_way >= self.most_in_flight && !self.full) {
             return Vec::new();
         }
         self.drop_gone();
@@ -113,14 +124,14 @@ impl<T: Waiting> Batcher<T> {
         std::mem::take(&mut self.dropped)
     }
 
-    /// Notes that `batch` is on the way as the callout `token`.
-    pub fn sent(&mut self, token: u32, batch: Vec<T>) {
-        self.in_flight.insert(token, batch);
+    /// Notes that `batch` is on the way as the callout `token`, sent at `at_us`.
+    pub fn sent(&mut self, token: u32, batch: Vec<T>, at_us: u64) {
+        self.in_flight.insert(token, Sent { batch, at_us });
     }
 
-    /// The batch of the callout that has come back; empty for one that is not known.
-    pub fn arrived(&mut self, token: u32) -> Vec<T> {
-        self.in_flight.remove(&token).unwrap_or_default()
+    /// The callout that has come back; `None` for one that is not known.
+    pub fn arrived(&mut self, token: u32) -> Option<Sent<T>> {
+        self.in_flight.remove(&token)
     }
 
     /// A lone item always has room.
@@ -177,22 +188,37 @@ mod tests {
 
     #[test]
     fn the_first_leaves_at_once_and_what_arrives_meanwhile_shares_the_next() {
-        let mut batcher = Batcher::default();
+        let mut batcher = Batcher::new(1);
         batcher.push(item(1)).unwrap();
         let batch = batcher.next();
         assert_eq!(names(&batch), [1]);
-        batcher.sent(7, batch);
+        batcher.sent(7, batch, 0);
         for name in 2..5 {
             batcher.push(item(name)).unwrap();
             assert_eq!(batcher.next(), [], "one is on the way");
         }
-        assert_eq!(names(&batcher.arrived(7)), [1]);
+        assert_eq!(names(&batcher.arrived(7).unwrap().batch), [1]);
         assert_eq!(names(&batcher.next()), [2, 3, 4], "oldest first");
     }
 
     #[test]
+    fn more_may_be_on_the_way_before_others_wait() {
+        let mut batcher = Batcher::new(2);
+        for token in 1..=2 {
+            batcher.push(item(1)).unwrap();
+            let batch = batcher.next();
+            assert_eq!(batch.len(), 1, "it leaves at once");
+            batcher.sent(token, batch, u64::from(token));
+        }
+        batcher.push(item(3)).unwrap();
+        assert_eq!(batcher.next(), [], "two are on the way");
+        assert_eq!(batcher.arrived(2).unwrap().at_us, 2);
+        assert_eq!(names(&batcher.next()), [3]);
+    }
+
+    #[test]
     fn who_has_gone_before_it_was_sent_is_dropped_and_counted() {
-        let mut batcher = Batcher::default();
+        let mut batcher = Batcher::new(1);
         for item in [gone(1), item(2), gone(3)] {
             batcher.push(item).unwrap();
         }
@@ -209,8 +235,8 @@ mod tests {
             (heavy(1, MAX_KEY_BYTES), heavy(1, 1)),
             (heavy(MAX_BUCKETS + 1, MAX_KEY_BYTES + 1), heavy(1, 1)),
         ] {
-            let mut batcher = Batcher::default();
-            batcher.sent(1, vec![item(1)]);
+            let mut batcher = Batcher::new(1);
+            batcher.sent(1, vec![item(1)], 0);
             batcher.push(first.clone()).unwrap();
             assert_eq!(batcher.next(), [], "it has room");
             assert_eq!(batcher.push(second.clone()), Err(second.clone()), "after {first:?}");
@@ -222,8 +248,8 @@ mod tests {
 
     #[test]
     fn full_batches_leave_at_once_until_too_many_are_on_the_way() {
-        let mut batcher = Batcher::default();
-        batcher.sent(0, vec![item(1)]);
+        let mut batcher = Batcher::new(1);
+        batcher.sent(0, vec![item(1)], 0);
         for token in 1..=MAX_CALLOUTS {
             for name in 0..MAX_REPLIES {
                 assert_eq!(batcher.next(), [], "a batch of {name} is not full");
@@ -232,21 +258,21 @@ mod tests {
             let batch = batcher.next();
             if token < MAX_CALLOUTS {
                 assert_eq!(batch.len(), MAX_REPLIES);
-                batcher.sent(u32::try_from(token).unwrap(), batch);
+                batcher.sent(u32::try_from(token).unwrap(), batch, 0);
             } else {
                 assert_eq!(batch, [], "as many are on the way as may be");
             }
         }
         assert_eq!(batcher.push(item(9)), Err(item(9)));
-        assert_eq!(batcher.arrived(3).len(), MAX_REPLIES);
+        assert_eq!(batcher.arrived(3).unwrap().batch.len(), MAX_REPLIES);
         assert_eq!(batcher.next().len(), MAX_REPLIES);
     }
 
     #[test]
     fn what_nobody_waits_for_fills_a_batch_by_its_buckets_only() {
         let settlement = Item { load: Load { replies: 0, key_bytes: 10, ..item(1).load }, ..item(1) };
-        let mut batcher = Batcher::default();
-        batcher.sent(1, vec![item(1)]);
+        let mut batcher = Batcher::new(1);
+        batcher.sent(1, vec![item(1)], 0);
         for _ in 0..MAX_BUCKETS {
             assert_eq!(batcher.next(), []);
             batcher.push(settlement.clone()).unwrap();
@@ -257,7 +283,7 @@ mod tests {
 
     #[test]
     fn who_has_gone_makes_room() {
-        let mut batcher = Batcher::default();
+        let mut batcher = Batcher::new(1);
         for name in 0..MAX_REPLIES {
             batcher.push(gone(name)).unwrap();
         }
@@ -267,6 +293,6 @@ mod tests {
 
     #[test]
     fn an_unknown_token_is_nobodys() {
-        assert_eq!(Batcher::<Item>::default().arrived(3), []);
+        assert_eq!(Batcher::<Item>::new(1).arrived(3), None);
     }
 }

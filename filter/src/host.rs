@@ -93,6 +93,7 @@ unsafe extern "C" {
         token: *mut u32,
     ) -> u32;
     fn proxy_set_effective_context(context_id: u32) -> u32;
+    fn proxy_set_tick_period_milliseconds(period_ms: u32) -> u32;
     fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
     fn proxy_increment_metric(id: u32, offset: i64) -> u32;
 }
@@ -218,15 +219,21 @@ pub fn resume_request() -> Result<(), Refused> {
     done(unsafe { proxy_continue_stream(REQUEST) })
 }
 
-/// Answers the request of the effective context. `details` becomes its response code details.
+/// Has the root context of the effective one called so often; a period of zero ends it.
+pub fn set_tick_period(period: Duration) -> Result<(), Refused> {
+    let period_ms = u32::try_from(period.as_millis()).unwrap_or(u32::MAX);
+    // SAFETY: takes a number only.
+    done(unsafe { proxy_set_tick_period_milliseconds(period_ms) })
+}
+
+/// Answers the request of the effective context. `details` becomes its response code details, `headers` are [`pairs`].
 pub fn reply(
     status: u16,
     grpc_status: i32,
     details: &str,
-    headers: &[(&str, &str)],
+    headers: &[u8],
     body: &str,
 ) -> Result<(), Refused> {
-    let headers = pairs(headers);
     // SAFETY: the pointers and sizes are those of live strings and vectors.
     done(unsafe {
         proxy_send_local_response(
@@ -243,9 +250,10 @@ pub fn reply(
 }
 
 /// Pairs in the form of the ABI: how many, the sizes of each name and value, then each of them ended by NUL.
-fn pairs(headers: &[(&str, &str)]) -> Vec<u8> {
+pub fn pairs(headers: &[(&str, &str)]) -> Vec<u8> {
     let size = |text: &str| u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes();
-    let mut bytes = Vec::new();
+    let texts = headers.iter().map(|(name, value)| name.len().saturating_add(value.len()).saturating_add(10));
+    let mut bytes = Vec::with_capacity(texts.fold(4, usize::saturating_add));
     bytes.extend_from_slice(&u32::try_from(headers.len()).unwrap_or(u32::MAX).to_le_bytes());
     for (name, value) in headers {
         bytes.extend_from_slice(&size(name));

@@ -5,10 +5,12 @@
 //!   │
 //! stream   one request: what does it ask, and what did it get?      root   one configuration
 //!   │ asks                                                            │ answers
-//! worker   the requests of one Envoy worker: sends their takes, hands out the answers, settles what they cost
-//!   │ sends asking: a request that waits for its answer, or a settlement that nobody waits for
-//!   │ uses batch: who waits for the next callout, and who is on the way
-//!   │      callout: takes as bytes, bytes as verdicts
+//! worker   the requests of one Envoy worker: answers from what is known, or sends their takes, hands out the answers
+//!   │ sends asking: a request that waits for its answer; settlements and leases that nobody waits for
+//!   │ uses remembered: what was denied, and is denied still
+//!   │      leases: tokens taken in advance for the busiest keys
+//!   │      batch: who waits for the next callout, and who is on the way
+//!   │      callout, reply: takes as bytes, bytes as verdicts, denials as bytes
 //! host     every call into Envoy, byte-safe, never panicking
 //! ```
 
@@ -16,7 +18,11 @@ mod abi;
 mod asking;
 mod batch;
 mod callout;
+mod clock;
 mod host;
+mod leases;
+mod remembered;
+mod reply;
 mod root;
 mod stats;
 mod stream;

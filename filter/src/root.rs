@@ -49,6 +49,13 @@ impl Root {
         }
     }
 
+    /// Time has passed.
+    pub fn tick(&self) {
+        if let Some(worker) = self.worker() {
+            worker.tick();
+        }
+    }
+
     /// The callout `token` has come back.
     pub fn call_response(&self, token: u32, num_headers: usize, body_size: usize) {
         if let Some(worker) = self.worker() {

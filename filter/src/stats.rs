@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use hashbrown::HashMap;
-use policy::{Answer, Count, Failure, Policies, Policy};
+use policy::{Count, Failure, Policies, Policy};
 
 use crate::host;
 
@@ -16,11 +16,15 @@ pub struct Stats {
     failed_allowed: u32,
     failed_denied: u32,
     abandoned: u32,
+    left: u32,
     settled: u32,
     settle_failed: u32,
     route_mistakes: u32,
     callouts: u32,
     callout_failures: u32,
+    deny_cache_hits: u32,
+    lease_hits: u32,
+    leases: u32,
     /// Those of the policies, each since it was first needed.
     policies: RefCell<HashMap<Counter, u32>>,
 }
@@ -37,23 +41,39 @@ pub struct Tally {
     failed_denied: u32,
     settled: u32,
     settle_failed: u32,
-    policies: HashMap<Counter, u32>,
+    left: u32,
+    leases: u32,
+    /// Few, as a rule: looking through them is quicker than hashing.
+    policies: Vec<(Counter, u32)>,
 }
 
 impl Tally {
     /// One more answer.
-    pub fn answer(&mut self, answer: &Answer) {
-        let count = match (answer.decided, &answer.denial) {
-            (true, None) => &mut self.allowed,
-            (true, Some(_)) => &mut self.denied,
-            (false, None) => &mut self.failed_allowed,
-            (false, Some(_)) => &mut self.failed_denied,
+    pub fn answer(&mut self, decided: bool, denied: bool, counts: &[(usize, Count)]) {
+        let count = match (decided, denied) {
+            (true, false) => &mut self.allowed,
+            (true, true) => &mut self.denied,
+            (false, false) => &mut self.failed_allowed,
+            (false, true) => &mut self.failed_denied,
         };
         *count = count.saturating_add(1);
-        for (policy, count) in &answer.counts {
-            let count = self.policies.entry((*policy, word(*count))).or_default();
-            *count = count.saturating_add(1);
+        for (policy, count) in counts {
+            let counter = (*policy, word(*count));
+            match self.policies.iter_mut().find(|(known, _)| *known == counter) {
+                Some((_, by)) => *by = by.saturating_add(1),
+                None => self.policies.push((counter, 1)),
+            }
         }
+    }
+
+    /// One more request whose client left while it was asked for.
+    pub fn left(&mut self) {
+        self.left = self.left.saturating_add(1);
+    }
+
+    /// One more lease that was granted.
+    pub fn lease(&mut self) {
+        self.leases = self.leases.saturating_add(1);
     }
 
     /// One more settlement.
@@ -73,11 +93,15 @@ impl Stats {
             failed_allowed: define("sluice.failed_allowed"),
             failed_denied: define("sluice.failed_denied"),
             abandoned: define("sluice.abandoned"),
+            left: define("sluice.left"),
             settled: define("sluice.settled"),
             settle_failed: define("sluice.settle_failed"),
             route_mistakes: define("sluice.route_mistakes"),
             callouts: define("sluice.callouts"),
             callout_failures: define("sluice.callout_failures"),
+            deny_cache_hits: define("sluice.deny_cache_hits"),
+            lease_hits: define("sluice.lease_hits"),
+            leases: define("sluice.leases"),
             policies: RefCell::default(),
         }
     }
@@ -90,7 +114,9 @@ impl Stats {
         host::count(self.failed_denied, tally.failed_denied);
         host::count(self.settled, tally.settled);
         host::count(self.settle_failed, tally.settle_failed);
-        for (&counter, &by) in &tally.policies {
+        host::count(self.left, tally.left);
+        host::count(self.leases, tally.leases);
+        for &(counter, by) in &tally.policies {
             host::count(self.of_policy(policies, counter), by);
         }
     }
@@ -98,6 +124,16 @@ impl Stats {
     /// Requests whose clients left before they were sent.
     pub fn abandoned(&self, requests: usize) {
         host::count(self.abandoned, u32::try_from(requests).unwrap_or(u32::MAX));
+    }
+
+    /// A request was denied by what is remembered.
+    pub fn deny_cache_hit(&self) {
+        host::count(self.deny_cache_hits, 1);
+    }
+
+    /// A request was paid by a lease.
+    pub fn lease_hit(&self) {
+        host::count(self.lease_hits, 1);
     }
 
     /// A request could not even be sent for being settled.

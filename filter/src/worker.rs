@@ -1,17 +1,22 @@
-//! The requests of one Envoy worker: their takes leave in batches, each gets its answer, and what it cost in the end
-//! is settled.
+//! The requests of one Envoy worker: each is answered from what is known, or its takes leave in a batch; each gets its
+//! answer, and what it cost in the end is settled.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::time::Duration;
 
-use contract::Verdict;
+use contract::{BucketVerdict, Leased, Verdict};
 use hashbrown::HashSet;
-use policy::{Ask, Bill, Failure, Policies, Problem};
+use policy::{Answer, Ask, Bill, Failure, Lease, Policies, Policy, Problem};
 
 use crate::asking::{Asking, Item, Phase, Settlement};
 use crate::batch::{Batcher, Waiting as _};
 use crate::callout;
-use crate::host::{self, HeaderMap, LogLevel};
+use crate::clock::Clock;
+use crate::host::{self, LogLevel};
+use crate::leases::Leases;
+use crate::remembered::{Prepared, Remembered};
+use crate::reply::Reply;
 use crate::stats::{Stats, Tally};
 
 /// Where answers are reported for the access log: `%FILTER_STATE(wasm.sluice:PLAIN)%`.
@@ -31,7 +36,13 @@ pub struct Worker {
     root_id: u32,
     policies: Policies,
     stats: Stats,
+    clock: Clock,
     batcher: RefCell<Batcher<Item>>,
+    remembered: RefCell<Remembered>,
+    /// `None` where no policy has leases.
+    leases: Option<RefCell<Leases>>,
+    /// Whether Envoy calls so often that leases end in time.
+    ticking: Cell<bool>,
     failing: Cell<bool>,
     /// Mistakes that were told of.
     told: RefCell<HashSet<String>>,
@@ -40,11 +51,37 @@ pub struct Worker {
 /// What came of a callout, or of the part of it that is one item's.
 type Outcome<'a> = Result<&'a [Verdict], Failure>;
 
+/// How a request stands with the leases.
+#[derive(Default)]
+struct Payment {
+    /// How the buckets of each ask stand, where all were paid.
+    known: Option<Vec<Option<Vec<BucketVerdict>>>>,
+    /// Of which asks a lease is wanted, and of how many tokens.
+    wanted: Vec<(usize, u64)>,
+}
+
+/// When a callout was sent, and when its answer was heard.
+#[derive(Clone, Copy)]
+struct Times {
+    asked_at_us: u64,
+    heard_at_us: u64,
+}
+
 impl Worker {
     pub fn new(root_id: u32, policies: Policies) -> Self {
-        let stats = Stats::define();
-        let (batcher, told) = (RefCell::default(), RefCell::default());
-        Self { root_id, policies, stats, batcher, failing: Cell::new(false), told }
+        let has_leases = policies.iter().any(|policy| policy.lease().is_some());
+        Self {
+            root_id,
+            stats: Stats::define(),
+            clock: Clock::start(),
+            batcher: RefCell::new(Batcher::new(policies.sidecar().in_flight)),
+            remembered: RefCell::new(Remembered::new(policies.deny_cache())),
+            leases: has_leases.then(|| RefCell::new(Leases::new())),
+            ticking: Cell::new(false),
+            failing: Cell::new(false),
+            told: RefCell::default(),
+            policies,
+        }
     }
 
     pub fn policies(&self) -> &Policies {
@@ -65,20 +102,160 @@ impl Worker {
         }
     }
 
-    /// A request has arrived: lets it wait, and lets what waits leave. Called within the request's header callback.
+    /// A request has arrived: answers it from what is known, or lets it wait, and lets what waits leave. Called within
+    /// the request's header callback.
     pub fn ask(&self, context_id: u32, asks: Vec<Ask>) -> Rc<Asking> {
-        let asking = Rc::new(Asking::new(context_id, asks, &self.policies));
-        let refused = if asking.load().buckets > contract::MAX_BUCKETS {
+        let mut asking = Asking::new(context_id, asks, &self.policies);
+        if asking.load().buckets > contract::MAX_BUCKETS {
             // The sidecar would refuse it, and with it the whole batch.
-            Some(Failure::TooManyPolicies)
-        } else {
-            self.wait(Item::Request(Rc::clone(&asking))).err()
-        };
-        match refused {
-            Some(failure) => self.hand_out(&[Item::Request(Rc::clone(&asking))], Err(failure)),
-            None => self.flush(),
+            let asking = Rc::new(asking);
+            self.fail(&asking, Failure::TooManyPolicies);
+            return asking;
         }
+        let Payment { known, wanted } = self.pay(asking.asks());
+        if let Some(known) = known {
+            let asking = Rc::new(asking);
+            let answer = self.policies.leased(asking.asks(), &known, fastrand::u32(..));
+            let mut tally = Tally::default();
+            self.deliver(&asking, answer, &mut tally);
+            self.stats.lease_hit();
+            self.stats.add(&tally, &self.policies);
+            let wanted = wanted.into_iter().filter_map(|(index, tokens)| {
+                asking.asks().get(index).map(|ask| Item::lease(ask.clone(), tokens, &self.policies))
+            });
+            self.upkeep(wanted.collect());
+            return asking;
+        }
+        if let Some(prepared) = self.remembered(asking.asks()) {
+            let asking = Rc::new(asking);
+            self.deny(&asking, &prepared.report, &prepared.reply);
+            let mut tally = Tally::default();
+            tally.answer(true, true, &prepared.counts);
+            self.stats.deny_cache_hit();
+            self.stats.add(&tally, &self.policies);
+            self.upkeep(Vec::new());
+            return asking;
+        }
+        for (index, tokens) in wanted {
+            asking = asking.with_lease(index, tokens, &self.policies);
+        }
+        let asking = Rc::new(asking);
+        match self.wait(Item::Request(Rc::clone(&asking))) {
+            Ok(()) => self.flush(),
+            Err(failure) => self.fail(&asking, failure),
+        }
+        self.upkeep(Vec::new());
         asking
+    }
+
+    /// What denies a request for certain, if something does.
+    fn remembered(&self, asks: &[Ask]) -> Option<Rc<Prepared>> {
+        let mut remembered = self.remembered.borrow_mut();
+        if remembered.is_empty() {
+            return None;
+        }
+        remembered.answer(&self.policies, asks, self.clock.now_us())
+    }
+
+    /// Pays for a request by leases where there are some for all that it asks. A request that a policy in shadow governs
+    /// is always decided by the sidecar.
+    fn pay(&self, asks: &[Ask]) -> Payment {
+        let Some(leases) = &self.leases else { return Payment::default() };
+        let terms = |ask: &Ask| self.lease(ask).filter(|_| !ask.shadow);
+        let Some(terms) = asks.iter().map(terms).collect::<Option<Vec<Lease>>>() else {
+            return Payment::default();
+        };
+        let (now_us, patience_us) = (self.clock.now_us(), self.patience_us());
+        let mut leases = leases.borrow_mut();
+        // Each is seen, also where another is not paid.
+        let paid =
+            asks.iter().zip(&terms).fold(true, |paid, (ask, lease)| leases.see(ask, *lease, now_us) && paid);
+        let mut payment = Payment { known: paid.then(Vec::new), wanted: Vec::new() };
+        for (index, (ask, lease)) in asks.iter().zip(&terms).enumerate() {
+            let (known, tokens) = leases.spend(ask, *lease, paid, now_us, patience_us);
+            if let Some(all) = &mut payment.known {
+                all.push(known);
+            }
+            if tokens > 0 {
+                payment.wanted.push((index, tokens));
+            }
+        }
+        payment
+    }
+
+    /// Sends for the leases in `wanted`, after those that have ended; nobody waits for it. Called last in a callback,
+    /// since it makes the root the effective context.
+    fn upkeep(&self, wanted: Vec<Item>) {
+        let Some(leases) = &self.leases else { return };
+        let ended = leases.borrow_mut().take_ended();
+        if ended.is_empty() && wanted.is_empty() {
+            return;
+        }
+        for ended in ended {
+            if ended.unspent_tokens > 0 {
+                self.remembered.borrow_mut().forget(std::slice::from_ref(&ended.ask));
+            }
+            // One that cannot be sent lapses: its tokens count as spent.
+            let _lapses = self.wait(Item::return_of(ended, &self.policies));
+        }
+        for lease in wanted {
+            let _not_leased = self.wait(lease);
+        }
+        self.flush();
+    }
+
+    /// What came of a lease that was asked for.
+    fn leased(&self, ask: &Ask, verdict: Option<&Verdict>, times: Times, tally: &mut Tally) {
+        let (Some(leases), Some(lease)) = (&self.leases, self.lease(ask)) else { return };
+        let mut leases = leases.borrow_mut();
+        match verdict {
+            Some(Verdict::Leased { tokens, lapses_at_us, buckets }) if *tokens > 0 => {
+                let leased = Leased { tokens: *tokens, lapses_at_us: *lapses_at_us };
+                leases.granted(ask, lease, leased, buckets.clone(), times.asked_at_us, times.heard_at_us);
+                tally.lease();
+            }
+            _ => leases.refused(ask, lease, times.heard_at_us),
+        }
+        let holds = !leases.is_empty();
+        drop(leases);
+        if holds && !self.ticking.get() {
+            self.tick_every(self.tick_period());
+        }
+    }
+
+    /// Time has passed: leases that were not spent are returned.
+    pub fn tick(&self) {
+        let Some(leases) = &self.leases else { return };
+        let mut held = leases.borrow_mut();
+        held.end_all(self.clock.now_us());
+        let is_empty = held.is_empty();
+        drop(held);
+        self.upkeep(Vec::new());
+        if is_empty {
+            self.tick_every(Duration::ZERO);
+        }
+    }
+
+    fn tick_every(&self, period: Duration) {
+        let set = host::set_effective_context(self.root_id).and_then(|()| host::set_tick_period(period));
+        self.ticking.set(set.is_ok() && !period.is_zero());
+    }
+
+    /// An eighth of the shortest lease: what is not spent is returned before it lapses.
+    fn tick_period(&self) -> Duration {
+        let shortest = self.policies.iter().filter_map(Policy::lease).map(|lease| lease.ttl).min();
+        let eighth = shortest.unwrap_or_default().checked_div(8).unwrap_or_default();
+        eighth.clamp(Duration::from_millis(1), Duration::from_secs(1))
+    }
+
+    fn lease(&self, ask: &Ask) -> Option<Lease> {
+        self.policies.get(ask)?.lease()
+    }
+
+    /// For how long an answer may be outstanding: one callout that was on the way before, and its own.
+    fn patience_us(&self) -> u64 {
+        let timeout_us = u64::try_from(self.policies.sidecar().timeout.as_micros()).unwrap_or(u64::MAX);
+        timeout_us.saturating_mul(2)
     }
 
     /// A request that was charged is over: what it cost in the end goes with the next callout, and nobody waits for the
@@ -93,6 +270,8 @@ impl Worker {
             }
         }
         let Some(settlement) = Settlement::new(asking, bill, body_bytes, &self.policies) else { return };
+        // It may return something.
+        self.remembered.borrow_mut().forget(asking.asks());
         match self.wait(Item::Settlement(settlement)) {
             Ok(()) => self.flush(),
             Err(_) => self.stats.unsettled(),
@@ -120,13 +299,16 @@ impl Worker {
             }
             let takes = batch.iter().flat_map(|item| item.takes(&self.policies)).collect();
             let body = callout::encode(&self.policies, takes);
+            // Before it is sent: what is denied is denied from no earlier on, and a lease begins no earlier.
+            let asked_at_us = self.clock.now_us();
             let owned = host::set_effective_context(self.root_id);
             match body.filter(|_| owned.is_ok()).map(|body| callout::send(&self.policies, &body)) {
-                Some(Ok(token)) => return self.batcher.borrow_mut().sent(token, batch),
+                Some(Ok(token)) => self.batcher.borrow_mut().sent(token, batch, asked_at_us),
                 // What waits now fails on its own account: the next callout may find an endpoint again.
                 Some(Err(_)) | None => {
                     self.note(Some(Failure::NotSent));
-                    self.hand_out(&batch, Err(Failure::NotSent));
+                    let times = Times { asked_at_us, heard_at_us: asked_at_us };
+                    self.hand_out(&batch, Err(Failure::NotSent), times);
                 }
             }
         }
@@ -134,16 +316,19 @@ impl Worker {
 
     /// A callout has come back: sends the next, then hands out the answers.
     pub fn arrived(&self, token: u32, num_headers: usize, body_size: usize) {
-        let batch = self.batcher.borrow_mut().arrived(token);
-        let takes = batch.iter().map(|item| item.load().takes).sum();
+        let Some(sent) = self.batcher.borrow_mut().arrived(token) else { return };
+        let heard_at_us = self.clock.now_us();
+        let takes = sent.batch.iter().map(|item| item.load().takes).sum();
         let verdicts = callout::verdicts(takes, num_headers, body_size);
         self.flush();
         self.note(verdicts.as_ref().err().copied());
-        self.hand_out(&batch, verdicts.as_deref().map_err(|failure| *failure));
+        let times = Times { asked_at_us: sent.at_us, heard_at_us };
+        self.hand_out(&sent.batch, verdicts.as_deref().map_err(|failure| *failure), times);
+        self.upkeep(Vec::new());
     }
 
     /// Gives each of a batch what came of it, and counts all together: adding to a counter is a call into Envoy.
-    fn hand_out(&self, batch: &[Item], outcome: Outcome) {
+    fn hand_out(&self, batch: &[Item], outcome: Outcome, times: Times) {
         let mut tally = Tally::default();
         let mut rest = outcome;
         for item in batch {
@@ -152,11 +337,39 @@ impl Worker {
             rest = own.map(|(_, rest)| rest);
             let own = own.map(|(own, _)| own);
             match item {
-                Item::Request(asking) => self.give(asking, own, &mut tally),
+                Item::Request(asking) => self.give_request(asking, own, times, &mut tally),
                 Item::Settlement(_) => tally.settlement(own.is_ok_and(all_allowed)),
+                Item::Lease(ask, ..) => {
+                    self.leased(ask, own.ok().and_then(<[_]>::first), times, &mut tally);
+                }
+                Item::Return(..) => {}
             }
         }
         self.stats.add(&tally, &self.policies);
+    }
+
+    /// Gives a request its answer, and takes from it the leases that were asked for with it.
+    fn give_request(&self, asking: &Asking, outcome: Outcome, times: Times, tally: &mut Tally) {
+        let leases = asking.leases();
+        let own = outcome.and_then(|own| {
+            own.split_at_checked(own.len().saturating_sub(leases.len())).ok_or(Failure::Unreadable)
+        });
+        let mut leased = own.map_or(&[][..], |(_, leased)| leased).iter();
+        for ask in leases {
+            let verdict = leased.next();
+            if let Some(ask) = ask {
+                self.leased(ask, verdict, times, tally);
+            }
+        }
+        let own = own.map(|(own, _)| own);
+        if let Ok([verdict @ Verdict::Denied(_), ..]) = own
+            && asking.asks().iter().any(|ask| !ask.shadow)
+        {
+            let Times { asked_at_us, heard_at_us } = times;
+            let mut remembered = self.remembered.borrow_mut();
+            remembered.note(&self.policies, asking.asks(), verdict, asked_at_us, heard_at_us);
+        }
+        self.give(asking, own, tally);
     }
 
     /// Counts a callout, and logs when they begin to fail and when they succeed again.
@@ -177,48 +390,54 @@ impl Worker {
         }
     }
 
+    /// A request that cannot be asked for.
+    fn fail(&self, asking: &Asking, failure: Failure) {
+        let mut tally = Tally::default();
+        self.give(asking, Err(failure), &mut tally);
+        self.stats.add(&tally, &self.policies);
+    }
+
     /// Gives a request its answer: exactly one, and none where the client has left.
     fn give(&self, asking: &Asking, outcome: Outcome, tally: &mut Tally) {
-        let paused = match asking.phase() {
-            Phase::Arriving => false,
-            Phase::Paused => true,
-            Phase::Passed | Phase::Denied | Phase::Gone => return,
-        };
+        match asking.phase() {
+            Phase::Arriving | Phase::Paused => {}
+            Phase::Gone => return tally.left(),
+            Phase::Passed | Phase::Denied => return,
+        }
         if host::set_effective_context(asking.context_id()).is_err() {
-            return;
+            return tally.left();
         }
         let answer = match outcome {
             Ok(verdicts) => self.policies.answer(asking.asks(), verdicts, fastrand::u32(..)),
             Err(failure) => self.policies.failed(asking.asks(), failure),
         };
-        tally.answer(&answer);
-        // Without the report the access log lacks a word; the decision stands.
-        let _unreported = host::set_filter_state(FILTER_STATE, &answer.report);
-        match &answer.denial {
+        self.deliver(asking, answer, tally);
+    }
+
+    /// Gives the request of the effective context its answer.
+    fn deliver(&self, asking: &Asking, mut answer: Answer, tally: &mut Tally) {
+        tally.answer(answer.decided, answer.denial.is_some(), &answer.counts);
+        match answer.denial.take() {
             None => {
-                asking.passed(answer);
+                // Without the report the access log lacks a word; the decision stands.
+                let _unreported = host::set_filter_state(FILTER_STATE, &answer.report);
                 // One that is still arriving is let through by its own callback's return.
+                let paused = asking.phase() == Phase::Paused;
+                asking.passed(answer);
                 if paused {
                     let _gone = host::resume_request();
                 }
             }
-            Some(denial) => {
-                asking.denied();
-                let headers: Vec<(&str, &str)> =
-                    denial.headers.iter().map(|(name, value)| (name.as_ref(), value.as_str())).collect();
-                let body = if is_grpc() { &denial.message } else { &denial.body };
-                let _gone = host::reply(denial.status, denial.grpc_status, &denial.details, &headers, body);
-            }
+            Some(denial) => self.deny(asking, &answer.report, &Reply::new(denial)),
         }
     }
-}
 
-/// Whether the request of the effective context is gRPC, by Envoy's own rule: it sends the body of a reply to it as the
-/// message of its status.
-fn is_grpc() -> bool {
-    let content_type = host::header(HeaderMap::Request, "content-type").unwrap_or_default();
-    let rest = content_type.strip_prefix(b"application/grpc");
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"+"))
+    /// Answers the request of the effective context in the upstream's place.
+    fn deny(&self, asking: &Asking, report: &str, reply: &Reply) {
+        let _unreported = host::set_filter_state(FILTER_STATE, report);
+        asking.denied();
+        let _gone = reply.send();
+    }
 }
 
 fn all_allowed(verdicts: &[Verdict]) -> bool {

@@ -31,7 +31,9 @@ pub use bill::Bill;
 pub use config::ConfigError;
 #[cfg(feature = "schema")]
 pub use config::schema;
-pub use policies::{Ask, Asked, Mode, NamedLimit, OnError, Policies, Policy, Sidecar, Unasked};
+pub use policies::{
+    Ask, Asked, DenyCache, Lease, Mode, NamedLimit, OnError, Policies, Policy, Sidecar, Unasked,
+};
 pub use problem::{Place, Problem, Step};
 pub use request::{CLIENT_ADDRESS, ROUTE_NAME, Request, Response};
 pub use route::ROUTE_METADATA;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bucket::Limit;
-use contract::{BucketTake, MAX_BUCKETS, Take};
+use contract::{BucketTake, Kind, LeaseTerms, Leased, MAX_BUCKETS, Take};
 use sha2::{Digest, Sha256};
 
 use crate::Request;
@@ -28,6 +28,7 @@ use crate::share::Share;
 #[derive(Clone, Debug)]
 pub struct Policies {
     pub(crate) sidecar: Sidecar,
+    pub(crate) deny_cache: DenyCache,
     pub(crate) domain: String,
     /// A request that meets one of these is exempt.
     pub(crate) skip: Vec<Condition>,
@@ -45,6 +46,28 @@ pub struct Sidecar {
     pub cluster: String,
     /// How long a callout may take; between 1 ms and 60 s.
     pub timeout: Duration,
+    /// How many callouts of a worker are on the way before others wait; between 1 and 32.
+    pub in_flight: usize,
+}
+
+/// What each worker remembers of denials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DenyCache {
+    /// How long at most; up to 60 s, and 0 remembers nothing.
+    pub ceiling: Duration,
+    /// Of how many questions; 0 remembers nothing.
+    pub entries: usize,
+}
+
+/// How a worker takes tokens in advance for a key that is asked about often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The most tokens of one lease; `None`: as many as were spent lately.
+    pub most_tokens: Option<u64>,
+    /// How long it may be held; between 10 ms and 60 s.
+    pub ttl: Duration,
+    /// The most that all leases of a bucket may hold together, in hundredths of its burst; between 1 and 100.
+    pub share_percent: u64,
 }
 
 /// Limits on those requests that match, for each key apart.
@@ -57,6 +80,7 @@ pub struct Policy {
     pub(crate) key: Key,
     pub(crate) limits: Vec<NamedLimit>,
     pub(crate) cost: Cost,
+    pub(crate) lease: Option<Lease>,
     pub(crate) settle: Option<Settle>,
     pub(crate) refund_on: Vec<Statuses>,
     pub(crate) mode: Mode,
@@ -101,7 +125,7 @@ pub enum Mode {
 }
 
 /// What one policy asks for one request: so many tokens of this key's buckets.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ask {
     /// The policy's place in the configuration.
     pub policy: usize,
@@ -150,6 +174,18 @@ impl Policies {
     #[must_use]
     pub fn sidecar(&self) -> &Sidecar {
         &self.sidecar
+    }
+
+    /// What each worker remembers of denials.
+    #[must_use]
+    pub fn deny_cache(&self) -> DenyCache {
+        self.deny_cache
+    }
+
+    /// Whether chance has a say in what denied clients are told.
+    #[must_use]
+    pub fn has_jitter(&self) -> bool {
+        self.headers.retry_after.is_some_and(|jitter_seconds| jitter_seconds > 0)
     }
 
     /// The namespace of these policies; the same names in other domains are other buckets.
@@ -300,6 +336,25 @@ impl Policies {
         first.into_iter().chain(shadows).collect()
     }
 
+    /// The take that leases up to `tokens` of each bucket of an ask; `follows` where it goes behind the takes of a request.
+    /// `None` where its policy has no leases.
+    #[must_use]
+    pub fn lease_take<'a>(&'a self, ask: &'a Ask, tokens: u64, follows: bool) -> Option<Take<'a>> {
+        let lease = self.get(ask)?.lease?;
+        let ttl_us = u64::try_from(lease.ttl.as_micros()).unwrap_or(u64::MAX);
+        let buckets = self.buckets(ask).map(|bucket| BucketTake { cost: tokens, ..bucket });
+        let lease = Some(LeaseTerms { ttl_us, share_percent: lease.share_percent });
+        Some(Take { buckets: buckets.collect(), kind: Kind::Lease, follows, lease, ..Take::default() })
+    }
+
+    /// The take that ends a lease of an ask's buckets of which `unspent_tokens` are left.
+    #[must_use]
+    pub fn return_take<'a>(&'a self, ask: &'a Ask, leased: Leased, unspent_tokens: u64) -> Take<'a> {
+        let buckets = self.buckets(ask).map(|bucket| BucketTake { cost: unspent_tokens, ..bucket });
+        let returned = Some(leased);
+        Take { buckets: buckets.collect(), kind: Kind::Return, returned, ..Take::default() }
+    }
+
     /// How many takes [`Policies::takes`] has.
     #[must_use]
     pub fn take_count(asks: &[Ask]) -> usize {
@@ -337,6 +392,12 @@ impl Policy {
     #[must_use]
     pub fn limits(&self) -> &[NamedLimit] {
         &self.limits
+    }
+
+    /// How it takes tokens in advance, if it does.
+    #[must_use]
+    pub fn lease(&self) -> Option<Lease> {
+        self.lease
     }
 
     /// Whether it denies, where the route says nothing else.

@@ -53,6 +53,8 @@ pub struct Host {
     /// What is known of every request, by the paths of the attributes.
     pub attributes: BTreeMap<&'static str, Vec<u8>>,
     pub events: Vec<(u32, Event)>,
+    /// How often each context is to be called; 0 is never.
+    pub tick_periods_ms: BTreeMap<u32, u32>,
     pub callouts: Vec<Callout>,
     /// The answer that is being delivered; `None` for one that broke off, of which nothing may be read.
     pub answer: Option<(Headers, Vec<u8>)>,
@@ -349,6 +351,14 @@ unsafe extern "C" fn proxy_http_call(
         host.next_id += 1;
         unsafe { *token = host.next_id };
         host.callouts.push(Callout { token: host.next_id, owner: host.acting(), body });
+        OK
+    })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn proxy_set_tick_period_milliseconds(period: u32) -> u32 {
+    called("set_tick_period_milliseconds", |host| {
+        host.tick_periods_ms.insert(host.acting(), period);
         OK
     })
 }

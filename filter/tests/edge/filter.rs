@@ -21,8 +21,8 @@ unsafe extern "C" {
         body: usize,
         trailers: usize,
     );
+    safe fn proxy_on_tick(root: u32);
     safe fn proxy_on_done(context: u32) -> u32;
-    safe fn proxy_on_delete(context: u32);
 }
 
 const CONTINUE: u32 = 0;
@@ -79,7 +79,6 @@ impl Filter {
     pub fn leave(&mut self, id: u32) {
         callback(id, || proxy_on_done(id));
         host(|host| host.requests.remove(&id));
-        callback(id, || proxy_on_delete(id));
         self.answered.remove(&id);
         self.collect();
     }
@@ -93,6 +92,14 @@ impl Filter {
         host(|host| host.answer = answer);
         callback(self.root, || proxy_on_http_call_response(self.root, callout.token, num_headers, size, 0));
         self.collect();
+    }
+
+    /// Time has passed, if the filter asked to be told.
+    pub fn tick(&mut self) {
+        if host(|host| host.tick_periods_ms.get(&self.root).is_some_and(|period| *period > 0)) {
+            callback(self.root, || proxy_on_tick(self.root));
+            self.collect();
+        }
     }
 
     /// Lets what is on the way break off, and ends every request; each must have had its answer.

@@ -16,3 +16,4 @@ mod filter;
 mod orders;
 mod price;
 mod settling;
+mod shortcuts;

@@ -175,6 +175,7 @@ fn a_client_that_leaves_takes_nobodys_answer_with_it() {
     filter.leave(second);
     filter.deliver(decided(&[true]));
     assert_eq!(filter.answered, BTreeMap::from([(third, true)]));
+    assert_eq!((counted("sluice.left"), counted("sluice.abandoned"), counted("sluice.allowed")), (2, 0, 1));
     filter.finish();
 }
 

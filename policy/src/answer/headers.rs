@@ -56,9 +56,8 @@ impl Headers {
             add("x-ratelimit-reset", seconds_up(speaking.bucket.full_after_us).to_string());
         }
         if self.ratelimit {
-            let list = |item: fn(&Heard<'_>) -> String| all.iter().map(item).collect::<Vec<_>>().join(", ");
-            add("ratelimit-policy", list(|heard| heard.limit.item.clone()));
-            add("ratelimit", list(state_item));
+            add("ratelimit-policy", list(all, |to, heard| to.push_str(&heard.limit.item)));
+            add("ratelimit", list(all, write_state_item));
         }
         headers
     }
@@ -83,11 +82,30 @@ pub fn policy_item(name: &str, tokens: u64, period_us: u64) -> String {
     format!("\"{name}\";q={quota};w={}", window_seconds.min(MAX_INTEGER))
 }
 
+/// A list of items, one for each limit.
+fn list(all: &[Heard<'_>], write_item: impl Fn(&mut String, &Heard<'_>)) -> String {
+    // Enough for most, so that it is allocated once.
+    let mut list = String::with_capacity(all.len() * 40);
+    for (index, heard) in all.iter().enumerate() {
+        if index > 0 {
+            list.push_str(", ");
+        }
+        write_item(&mut list, heard);
+    }
+    list
+}
+
 /// How a bucket stands as an item of `RateLimit`: what is left, and the seconds until it is full again.
-fn state_item(heard: &Heard<'_>) -> String {
+fn write_state_item(to: &mut String, heard: &Heard<'_>) {
     let remaining = heard.bucket.remaining.min(MAX_INTEGER);
     let full_after_seconds = seconds_up(heard.bucket.full_after_us).min(MAX_INTEGER);
-    format!("\"{}\";r={remaining};t={full_after_seconds}", heard.limit.name)
+    // Every response has one: written piece by piece it takes half the time that it takes to format it.
+    to.push('"');
+    to.push_str(&heard.limit.name);
+    to.push_str("\";r=");
+    to.push_str(itoa::Buffer::new().format(remaining));
+    to.push_str(";t=");
+    to.push_str(itoa::Buffer::new().format(full_after_seconds));
 }
 
 /// Whole seconds, rounded up: never earlier than the truth.

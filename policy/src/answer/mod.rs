@@ -7,7 +7,7 @@ mod headers;
 use contract::{BucketVerdict, Outcome, Verdict};
 use serde::Serialize;
 
-use crate::{Ask, OnError, Policies};
+use crate::{Ask, OnError, Policies, Policy};
 use denied::Filling;
 
 pub use denied::{BadTemplate, Denied, Template, WORDS};
@@ -87,13 +87,23 @@ pub const TOO_MANY_REQUESTS: u16 = 429;
 const GRPC_RESOURCE_EXHAUSTED: i32 = 8;
 const GRPC_UNAVAILABLE: i32 = 14;
 
+/// Who decided a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Sidecar,
+    DenyCache,
+    Lease,
+}
+
 /// What each ask of a request got.
 struct Outcomes<'a> {
-    /// Every limit of the enforced policies, in the order of the configuration; empty where none is enforced.
+    /// Every limit of the enforced policies of which something is known, in the order of the configuration; empty where
+    /// none is enforced.
     enforced: Vec<Heard<'a>>,
-    /// For each ask, what its policy did.
-    counts: Vec<Count>,
+    /// For each ask, what its policy did; `None` where that is not known.
+    counts: Vec<Option<Count>>,
     charged: Vec<bool>,
+    source: Source,
 }
 
 impl Policies {
@@ -101,31 +111,62 @@ impl Policies {
     /// is any number: it chooses within what is left to chance.
     #[must_use]
     pub fn answer(&self, asks: &[Ask], verdicts: &[Verdict], draw: u32) -> Answer {
-        let outcomes = match self.outcomes(asks, verdicts) {
-            Ok(outcomes) => outcomes,
-            Err(failure) => return self.failed(asks, failure),
-        };
-        let denying: Vec<&Heard<'_>> =
-            outcomes.enforced.iter().filter(|heard| heard.bucket.outcome != Outcome::Allowed).collect();
+        match self.outcomes(asks, verdicts) {
+            Ok(outcomes) => self.compose(asks, outcomes, draw),
+            Err(failure) => self.failed(asks, failure),
+        }
+    }
+
+    /// What becomes of the request that asked `asks`, each enforced, of which some are known to be denied: `known` has for
+    /// each how its buckets stand, or `None`. What is not known is not told of.
+    #[must_use]
+    pub fn denied(&self, asks: &[Ask], known: &[Option<Vec<BucketVerdict>>], draw: u32) -> Answer {
+        self.known(asks, known, Source::DenyCache, draw)
+    }
+
+    /// What becomes of the request that asked `asks`, each enforced, all of which are paid by leases: `known` has for each
+    /// how its buckets stand.
+    #[must_use]
+    pub fn leased(&self, asks: &[Ask], known: &[Option<Vec<BucketVerdict>>], draw: u32) -> Answer {
+        self.known(asks, known, Source::Lease, draw)
+    }
+
+    fn known(&self, asks: &[Ask], known: &[Option<Vec<BucketVerdict>>], source: Source, draw: u32) -> Answer {
+        let charged = vec![source == Source::Lease; asks.len()];
+        let mut outcomes =
+            Outcomes { enforced: Vec::new(), counts: Vec::with_capacity(asks.len()), charged, source };
+        for (index, ask) in asks.iter().enumerate() {
+            let (Some(policy), Some(Some(own))) = (self.get(ask), known.get(index)) else {
+                outcomes.counts.push(None);
+                continue;
+            };
+            let allowed = outcomes.hear(ask, policy, own);
+            outcomes.counts.push(Some(if allowed { Count::Allowed } else { Count::Denied }));
+        }
+        self.compose(asks, outcomes, draw)
+    }
+
+    fn compose(&self, asks: &[Ask], outcomes: Outcomes<'_>, draw: u32) -> Answer {
+        let denying = || outcomes.enforced.iter().filter(|heard| heard.bucket.outcome != Outcome::Allowed);
         // Of those that deny the one with the longest wait speaks: a retry before that would be denied again.
-        let speaking = if denying.is_empty() {
-            outcomes.enforced.iter().min_by_key(|heard| heard.bucket.remaining / heard.cost_tokens.max(1))
-        } else {
-            denying.iter().copied().max_by_key(|heard| heard.bucket.retry_after_us.unwrap_or(u64::MAX))
-        };
-        let report = self.report(asks, &outcomes, speaking, !denying.is_empty());
+        let denied = denying().max_by_key(|heard| heard.bucket.retry_after_us.unwrap_or(u64::MAX));
+        let nearest =
+            || outcomes.enforced.iter().min_by_key(|heard| heard.bucket.remaining / heard.cost_tokens.max(1));
+        let speaking = denied.or_else(nearest);
+        let report = self.report(asks, &outcomes, speaking, denied.is_some());
         let headers = match speaking {
             Some(speaking) => self.headers.of(&outcomes.enforced, speaking, &report),
             None => self.headers.of_shadow(&report),
         };
-        let counts = asks.iter().map(|ask| ask.policy).zip(outcomes.counts).collect();
-        let (denial, headers) = match speaking.filter(|_| !denying.is_empty()) {
+        let (denial, headers) = match denied {
             Some(speaking) => {
-                let names: Vec<&str> = denying.iter().map(|heard| heard.limit.name.as_str()).collect();
+                let names: Vec<&str> = denying().map(|heard| heard.limit.name.as_str()).collect();
                 (Some(self.denial(speaking, &names, headers, draw)), Vec::new())
             }
             None => (None, headers),
         };
+        let counts = asks.iter().zip(outcomes.counts);
+        let counts = counts.filter_map(|(ask, count)| Some((ask.policy, count?))).collect();
         Answer { denial, headers, report, decided: true, counts, charged: outcomes.charged }
     }
 
@@ -180,52 +221,44 @@ impl Policies {
         if verdicts.is_empty() || verdicts.len() != Self::take_count(asks) {
             return Err(Failure::Unreadable);
         }
-        let mut verdicts = verdicts.iter();
-        let mut enforced = Vec::new();
-        let mut enforced_allow = true;
-        if asks.iter().any(|ask| !ask.shadow) {
-            let first = verdicts.next().ok_or(Failure::Unreadable)?;
-            let limits = asks.iter().filter(|ask| !ask.shadow).flat_map(|ask| {
-                let policy = self.get(ask).into_iter();
-                policy.flat_map(move |policy| policy.limits.iter().map(move |limit| (ask, policy, limit)))
-            });
-            let limits: Vec<_> = limits.collect();
-            let buckets = decided(first, limits.len())?;
-            enforced_allow = matches!(first, Verdict::Allowed(_));
-            let heard = limits.into_iter().zip(buckets).map(|((ask, policy, limit), bucket)| Heard {
-                policy,
-                limit,
-                bucket,
-                cost_tokens: ask.cost_tokens,
-            });
-            enforced = heard.collect();
-            // A denial that no bucket explains, or an allowance that one denies, is none that the contract knows.
-            if enforced.iter().all(|heard| heard.bucket.outcome == Outcome::Allowed) != enforced_allow {
-                return Err(Failure::Unreadable);
-            }
-        }
-        let mut counts = Vec::with_capacity(asks.len());
-        let mut charged = Vec::with_capacity(asks.len());
+        let limits = |ask: &Ask| self.get(ask).map_or(0, |policy| policy.limits.len());
+        let enforced: usize = asks.iter().filter(|ask| !ask.shadow).map(limits).sum();
+        let (first, mut shadows) = if asks.iter().any(|ask| !ask.shadow) {
+            verdicts.split_first().map(|(first, rest)| (Some(first), rest)).ok_or(Failure::Unreadable)?
+        } else {
+            (None, verdicts)
+        };
+        let mut rest = first.map_or(Ok(&[][..]), |first| decided(first, enforced))?;
+        let enforced_allow = first.is_none_or(|first| matches!(first, Verdict::Allowed(_)));
+        let mut outcomes = Outcomes {
+            enforced: Vec::with_capacity(enforced),
+            counts: Vec::with_capacity(asks.len()),
+            charged: Vec::with_capacity(asks.len()),
+            source: Source::Sidecar,
+        };
         for ask in asks {
-            let limits = self.get(ask).map_or(0, |policy| policy.limits.len());
             if ask.shadow {
-                let verdict = verdicts.next().ok_or(Failure::Unreadable)?;
-                let allowed = decided(verdict, limits).map(|_| matches!(verdict, Verdict::Allowed(_)));
-                counts.push(match allowed {
+                let (verdict, after) = shadows.split_first().ok_or(Failure::Unreadable)?;
+                shadows = after;
+                let allowed = decided(verdict, limits(ask)).map(|_| matches!(verdict, Verdict::Allowed(_)));
+                outcomes.counts.push(Some(match allowed {
                     Ok(true) => Count::Allowed,
                     Ok(false) => Count::ShadowDenied,
                     Err(_) => Count::Failed,
-                });
-                charged.push(enforced_allow && allowed == Ok(true));
+                }));
+                outcomes.charged.push(enforced_allow && allowed == Ok(true));
             } else {
-                let own = self.get(ask).map(std::ptr::from_ref);
-                let mut own = enforced.iter().filter(|heard| own == Some(std::ptr::from_ref(heard.policy)));
-                let allowed = own.all(|heard| heard.bucket.outcome == Outcome::Allowed);
-                counts.push(if allowed { Count::Allowed } else { Count::Denied });
-                charged.push(enforced_allow);
+                let policy = self.get(ask).ok_or(Failure::Unreadable)?;
+                let (own, after) = rest.split_at_checked(policy.limits.len()).ok_or(Failure::Unreadable)?;
+                rest = after;
+                let allowed = outcomes.hear(ask, policy, own);
+                outcomes.counts.push(Some(if allowed { Count::Allowed } else { Count::Denied }));
+                outcomes.charged.push(enforced_allow);
             }
         }
-        Ok(Outcomes { enforced, counts, charged })
+        // A denial that no bucket explains, or an allowance that one denies, is none that the contract knows.
+        let all_allow = outcomes.enforced.iter().all(|heard| heard.bucket.outcome == Outcome::Allowed);
+        if all_allow == enforced_allow { Ok(outcomes) } else { Err(Failure::Unreadable) }
     }
 
     fn report(
@@ -235,16 +268,26 @@ impl Policies {
         speaking: Option<&Heard<'_>>,
         denied: bool,
     ) -> String {
-        let mut report = if denied { "decision=denied".to_owned() } else { "decision=allowed".to_owned() };
+        let mut report = String::with_capacity(64);
+        report.push_str(if denied { "decision=denied" } else { "decision=allowed" });
         if let Some(heard) = speaking {
-            report.push_str(&format!(" policy={} remaining={}", heard.limit.name, heard.bucket.remaining));
+            report.push_str(" policy=");
+            report.push_str(&heard.limit.name);
+            report.push_str(" remaining=");
+            report.push_str(itoa::Buffer::new().format(heard.bucket.remaining));
             report.push_str(match heard.bucket.outcome {
                 Outcome::Allowed => "",
                 Outcome::Denied => " reason=used_up",
                 Outcome::NeverFits => " reason=never_fits",
             });
         }
-        let in_shadow = asks.iter().zip(&outcomes.counts).filter(|(_, count)| **count == Count::ShadowDenied);
+        report.push_str(match outcomes.source {
+            Source::Sidecar => "",
+            Source::DenyCache => " source=deny_cache",
+            Source::Lease => " source=lease",
+        });
+        let in_shadow =
+            asks.iter().zip(&outcomes.counts).filter(|(_, count)| **count == Some(Count::ShadowDenied));
         let in_shadow: Vec<&str> =
             in_shadow.filter_map(|(ask, _)| self.get(ask)).map(|policy| policy.name.as_str()).collect();
         if !in_shadow.is_empty() {
@@ -303,6 +346,16 @@ impl Policies {
             details: format!("sluice_denied_{}", named.name),
             message,
         }
+    }
+}
+
+impl<'a> Outcomes<'a> {
+    /// Adds how the buckets of an enforced ask stand; whether they allow it.
+    fn hear(&mut self, ask: &Ask, policy: &'a Policy, own: &'a [BucketVerdict]) -> bool {
+        let cost_tokens = ask.cost_tokens;
+        let limits = policy.limits.iter().zip(own);
+        self.enforced.extend(limits.map(|(limit, bucket)| Heard { policy, limit, bucket, cost_tokens }));
+        own.iter().all(|bucket| bucket.outcome == Outcome::Allowed)
     }
 }
 

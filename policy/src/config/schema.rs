@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::scalar::{Percent, Rate, Span, Whole};
 use super::written::{
-    OneOrMore, Word, Written, WrittenCost, WrittenHeaderCost, WrittenJitter, WrittenMode, WrittenPart,
-    WrittenPartFields, WrittenRetryAfter,
+    OneOrMore, Word, Written, WrittenCost, WrittenHeaderCost, WrittenJitter, WrittenLease,
+    WrittenLeaseFields, WrittenLeaseTokens, WrittenMode, WrittenPart, WrittenPartFields, WrittenRetryAfter,
 };
 use crate::cost::Statuses;
 
@@ -110,4 +110,14 @@ schema_of!(WrittenCost, "Cost", |generator| {
 schema_of!(WrittenRetryAfter, "RetryAfter", |generator| {
     let jitter = generator.subschema_for::<WrittenJitter>();
     json_schema!({"anyOf": [{"type": "boolean"}, jitter]})
+});
+
+schema_of!(WrittenLease, "Lease", |generator| {
+    let fields = generator.subschema_for::<WrittenLeaseFields>();
+    json_schema!({"anyOf": [{"const": "auto"}, fields]})
+});
+
+schema_of!(WrittenLeaseTokens, "LeaseTokens", |generator| {
+    let most = generator.subschema_for::<Whole>();
+    json_schema!({"anyOf": [{"const": "auto"}, most]})
 });

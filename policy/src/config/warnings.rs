@@ -76,6 +76,21 @@ impl Policy {
                 ),
             );
         }
+        if let Some(lease) = self.lease
+            && let Some(named) = self.limits.iter().min_by_key(|named| named.limit.burst_tokens())
+            && u128::from(named.limit.burst_tokens()) * u128::from(lease.share_percent) < 100
+        {
+            warn(
+                "lease",
+                format!(
+                    "{} percent of the limit {:?}, whose burst is {}, are less than one token: nothing will ever be leased; \
+                     raise the burst or `share_percent`, or leave out `lease`",
+                    lease.share_percent,
+                    named.name,
+                    named.limit.burst_tokens()
+                ),
+            );
+        }
         if self.mode == Mode::Enforce && self.enforced.ppm() == 0 {
             warn("enforce_percent", "it is enforced for nobody; `mode: shadow` says so".to_owned());
         }

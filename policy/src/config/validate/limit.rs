@@ -113,7 +113,7 @@ fn short(period_us: u64) -> String {
 }
 
 /// A number of tokens that can be counted exactly.
-fn tokens(Whole(tokens): Whole, spot: &Spot<'_>) -> u64 {
+pub fn tokens(Whole(tokens): Whole, spot: &Spot<'_>) -> u64 {
     if tokens >= EXACT {
         spot.problem(format!("found {tokens}; it must be below 2^53 to be counted exactly"));
     }

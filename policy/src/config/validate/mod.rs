@@ -3,6 +3,7 @@
 mod answer;
 mod condition;
 mod key;
+mod lease;
 mod limit;
 mod name;
 mod policy;
@@ -16,15 +17,15 @@ use contract::MAX_BUCKETS;
 use serde_json::Value;
 
 use self::condition::Regexes;
-use super::scalar::Span;
+use super::scalar::{Span, Whole};
 use super::spot::{Problems, Spot};
-use super::written::{Written, WrittenMode, WrittenOnError, WrittenSidecar};
+use super::written::{Written, WrittenDenyCache, WrittenMode, WrittenOnError, WrittenSidecar};
 use crate::answer::Denied;
 use crate::index::Index;
 use crate::key::HashSecret;
 use crate::matcher::Condition;
 use crate::route::Memo;
-use crate::{Mode, OnError, Policies, Policy, Problem, Sidecar};
+use crate::{DenyCache, Mode, OnError, Policies, Policy, Problem, Sidecar};
 
 pub use route::route;
 
@@ -38,6 +39,15 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_millis(50);
 /// Envoy cuts a timeout to milliseconds, and 0 would mean to wait for ever.
 const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The most callouts of a worker that may be on the way.
+pub const MAX_IN_FLIGHT: u64 = 32;
+
+const DEFAULT_DENY_CEILING: Duration = Duration::from_secs(1);
+const MAX_DENY_CEILING: Duration = Duration::from_secs(60);
+/// About a kilobyte each.
+const DEFAULT_DENY_ENTRIES: u64 = 4_096;
+const MAX_DENY_ENTRIES: u64 = 100_000;
 
 /// What policies have from the rest of the configuration, where they say nothing else.
 struct Defaults {
@@ -92,6 +102,8 @@ fn whole(value: Value, root: &Spot<'_>) -> Option<Policies> {
         Some(condition)
     });
     let skip: Vec<Condition> = skip.collect();
+    let remembered = written.deny_cache.read(&spot("deny_cache")).unwrap_or_default();
+    let deny_cache = deny_cache(&remembered, &spot("deny_cache"));
     let headers = written.headers.read(&spot("headers")).unwrap_or_default();
     let headers = answer::headers(headers, &spot("headers"));
     let policies = written.policies.read(&spot("policies"))?;
@@ -112,7 +124,16 @@ fn whole(value: Value, root: &Spot<'_>) -> Option<Policies> {
     few_enough_everywhere(&policies, &spot("policies"));
     let index = Index::new(policies.iter().map(|policy| &policy.condition));
     let domain = domain.unwrap_or_else(|| "default".to_owned());
-    Some(Policies { sidecar: sidecar?, domain, skip, headers, index, policies, routes: Memo::default() })
+    Some(Policies {
+        sidecar: sidecar?,
+        deny_cache,
+        domain,
+        skip,
+        headers,
+        index,
+        policies,
+        routes: Memo::default(),
+    })
 }
 
 fn sidecar(written: WrittenSidecar, spot: &Spot<'_>) -> Sidecar {
@@ -121,16 +142,36 @@ fn sidecar(written: WrittenSidecar, spot: &Spot<'_>) -> Sidecar {
             .problem("found an empty name; name the cluster of envoy.yaml that has the sidecars");
     }
     let Span(timeout) = written.timeout.unwrap_or(Span(DEFAULT_TIMEOUT));
-    if timeout < MIN_TIMEOUT || timeout > MAX_TIMEOUT {
+    time_between(MIN_TIMEOUT, timeout, MAX_TIMEOUT, &spot.field("timeout"));
+    let Whole(in_flight) = written.in_flight.unwrap_or(Whole(1));
+    if !(1..=MAX_IN_FLIGHT).contains(&in_flight) {
+        let message = format!("found {in_flight}; it must be between 1 and {MAX_IN_FLIGHT}");
+        spot.field("in_flight").problem(message);
+    }
+    Sidecar { cluster: written.cluster, timeout, in_flight: usize::try_from(in_flight).unwrap_or(1) }
+}
+
+fn deny_cache(written: &WrittenDenyCache, spot: &Spot<'_>) -> DenyCache {
+    let Span(ceiling) = written.ceiling.unwrap_or(Span(DEFAULT_DENY_CEILING));
+    time_between(Duration::ZERO, ceiling, MAX_DENY_CEILING, &spot.field("ceiling"));
+    let Whole(entries) = written.entries.unwrap_or(Whole(DEFAULT_DENY_ENTRIES));
+    if entries > MAX_DENY_ENTRIES {
+        spot.field("entries").problem(format!("found {entries}; it may be at most {MAX_DENY_ENTRIES}"));
+    }
+    DenyCache { ceiling, entries: usize::try_from(entries).unwrap_or_default() }
+}
+
+/// A problem at `spot` where `found` is not between `least` and `most`.
+fn time_between(least: Duration, found: Duration, most: Duration, spot: &Spot<'_>) {
+    if found < least || found > most {
         let message = format!(
             "found {}; it must be between {} and {}",
-            humantime::format_duration(timeout),
-            humantime::format_duration(MIN_TIMEOUT),
-            humantime::format_duration(MAX_TIMEOUT)
+            humantime::format_duration(found),
+            humantime::format_duration(least),
+            humantime::format_duration(most)
         );
-        spot.field("timeout").problem(message);
+        spot.problem(message);
     }
-    Sidecar { cluster: written.cluster, timeout }
 }
 
 fn hash_secret(secret: &str, spot: &Spot<'_>) -> Option<HashSecret> {

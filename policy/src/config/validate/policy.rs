@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Defaults, answer, condition, key, limit, mode, name, on_error};
+use super::{Defaults, answer, condition, key, lease, limit, mode, name, on_error};
 use crate::config::scalar::Percent;
 use crate::config::spot::Spot;
 use crate::config::written::{WrittenMissing, WrittenPolicy};
@@ -46,6 +46,10 @@ pub fn policy(written: WrittenPolicy, place: usize, spot: &Spot<'_>, defaults: &
         condition: condition.unwrap_or(Condition::All(Vec::new())),
         key,
         cost,
+        lease: written
+            .lease
+            .read(&spot.field("lease"))
+            .map(|found| lease::lease(found, &spot.field("lease"))),
         settle,
         refund_on: written.refund_on.read(&spot.field("refund_on")).unwrap_or_default(),
         mode: own_mode,

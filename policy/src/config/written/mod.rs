@@ -4,6 +4,7 @@ mod answer;
 mod condition;
 mod key;
 mod later;
+mod lease;
 mod limit;
 mod route;
 
@@ -12,7 +13,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 
-use super::scalar::{Percent, Span};
+use super::scalar::{Percent, Span, Whole};
 
 pub use answer::{WrittenDenied, WrittenHeaders, WrittenJitter, WrittenRetryAfter, WrittenUpstream};
 pub use condition::{WrittenCondition, WrittenPath, WrittenTest};
@@ -21,6 +22,7 @@ pub use key::{
     WrittenPathPart, WrittenPrefixes,
 };
 pub use later::Later;
+pub use lease::{WrittenLease, WrittenLeaseFields, WrittenLeaseTokens};
 pub use limit::{WrittenCost, WrittenHeaderCost, WrittenLimit, WrittenSettle};
 pub use route::WrittenRoute;
 
@@ -47,6 +49,9 @@ pub struct Written {
     /// Requests that are exempt from every policy: those that meet one of these conditions.
     #[serde(default)]
     pub skip: Later<Vec<Later<WrittenCondition>>>,
+    /// How long the filter remembers what was denied, and answers the same question itself.
+    #[serde(default)]
+    pub deny_cache: Later<WrittenDenyCache>,
     /// Which headers tell clients of their limits.
     #[serde(default)]
     pub headers: Later<WrittenHeaders>,
@@ -67,6 +72,24 @@ pub struct WrittenSidecar {
     /// How long one callout may take: 1ms to 60s. By default 50ms.
     #[serde(default, deserialize_with = "written")]
     pub timeout: Option<Span>,
+    /// How many callouts of a worker are on the way at a time, before what arrives waits and shares the next one: 1 to
+    /// 32. By default 1; more may help where the sidecar is far away.
+    #[serde(default, deserialize_with = "written")]
+    pub in_flight: Option<Whole>,
+}
+
+/// What each worker remembers of denials.
+#[derive(Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, expecting = "a mapping such as { ceiling: 1s, entries: 4096 }")]
+pub struct WrittenDenyCache {
+    /// How long a denial is remembered at most, however long the client has to wait: 0s to 60s. What is returned to a
+    /// bucket and a limit that is raised are seen after this time. By default 1s; 0s asks for every request.
+    #[serde(default, deserialize_with = "written")]
+    pub ceiling: Option<Span>,
+    /// How many denials are remembered. By default 4096.
+    #[serde(default, deserialize_with = "written")]
+    pub entries: Option<Whole>,
 }
 
 /// What becomes of a request that could not be decided.
@@ -129,6 +152,9 @@ pub struct WrittenPolicy {
     /// How many tokens a request takes: a number, or from a request header. By default 1; 0 only reports.
     #[serde(default)]
     pub cost: Later<WrittenCost>,
+    /// Tokens that the filter takes in advance for its busiest keys, and spends without asking. By default none.
+    #[serde(default)]
+    pub lease: Later<WrittenLease>,
     /// What a request really cost, known when its response ends: the difference is then taken or returned.
     #[serde(default)]
     pub settle: Later<WrittenSettle>,

@@ -1,0 +1,154 @@
+//! Denials that the worker remembers, so that it answers the same question itself, and the same way.
+
+use std::rc::Rc;
+
+use contract::{BucketVerdict, Outcome, Verdict};
+use denials::{Denials, aged};
+use policy::{Answer, Ask, Count, DenyCache, Policies};
+
+use crate::reply::Reply;
+
+/// What the worker knows of questions that were denied.
+pub struct Remembered {
+    denials: Denials<Ask, Denied>,
+}
+
+/// One question that was denied.
+struct Denied {
+    heard_at_us: u64,
+    /// How its buckets stood then.
+    buckets: Vec<BucketVerdict>,
+    /// The answer to a request that asks this alone.
+    prepared: Option<Rc<Prepared>>,
+}
+
+/// An answer that is made once for many.
+pub struct Prepared {
+    pub report: String,
+    pub counts: Vec<(usize, Count)>,
+    pub reply: Reply,
+    /// From then on it would tell other seconds.
+    until_us: u64,
+}
+
+impl Remembered {
+    pub fn new(terms: DenyCache) -> Self {
+        let ceiling_us = u64::try_from(terms.ceiling.as_micros()).unwrap_or(u64::MAX);
+        Self { denials: Denials::new(terms.entries, ceiling_us) }
+    }
+
+    /// Whether there is anything to be known: else it need not be asked what time it is.
+    pub fn is_empty(&self) -> bool {
+        self.denials.is_empty()
+    }
+
+    /// What a request that asks `asks` is denied with, where that is certain. One that a policy in shadow governs is
+    /// never answered from here: what that policy would do is to be counted.
+    pub fn answer(&mut self, policies: &Policies, asks: &[Ask], now_us: u64) -> Option<Rc<Prepared>> {
+        if asks.iter().any(|ask| ask.shadow) {
+            return None;
+        }
+        if let [ask] = asks {
+            let denied = self.denials.get(ask, ask.cost_tokens, now_us)?;
+            if let Some(prepared) = denied.prepared.as_ref().filter(|prepared| now_us < prepared.until_us) {
+                return Some(Rc::clone(prepared));
+            }
+            let prepared = Rc::new(prepare(policies, asks, &[Some(denied.aged(now_us))], now_us)?);
+            // Where chance has a say, everyone is answered for himself.
+            denied.prepared = (!policies.has_jitter()).then(|| Rc::clone(&prepared));
+            return Some(prepared);
+        }
+        let mut known = |ask: &Ask| {
+            let denied = self.denials.get(ask, ask.cost_tokens, now_us)?;
+            Some(denied.aged(now_us))
+        };
+        let known: Vec<_> = asks.iter().map(&mut known).collect();
+        if known.iter().all(Option::is_none) {
+            return None;
+        }
+        prepare(policies, asks, &known, now_us).map(Rc::new)
+    }
+
+    /// Notes what of `asks`, asked at `asked_at_us` and heard of at `heard_at_us`, was denied by `verdict`, the one on all
+    /// that are enforced.
+    pub fn note(
+        &mut self,
+        policies: &Policies,
+        asks: &[Ask],
+        verdict: &Verdict,
+        asked_at_us: u64,
+        heard_at_us: u64,
+    ) {
+        let Verdict::Denied(buckets) = verdict else { return };
+        let mut rest = buckets.as_slice();
+        for ask in asks.iter().filter(|ask| !ask.shadow) {
+            let count = policies.bucket_count(std::slice::from_ref(ask));
+            let Some((own, after)) = rest.split_at_checked(count) else { return };
+            rest = after;
+            let denying = || own.iter().filter(|bucket| bucket.outcome != Outcome::Allowed);
+            if denying().next().is_none() {
+                continue;
+            }
+            // It is denied for as long as one of its buckets denies it; without a wait, for good.
+            let waits: Option<Vec<u64>> = denying().map(|bucket| bucket.retry_after_us).collect();
+            let wait_us = waits.and_then(|waits| waits.into_iter().max());
+            let denied = Denied { heard_at_us, buckets: own.to_vec(), prepared: None };
+            self.denials.insert(ask.clone(), ask.cost_tokens, wait_us, asked_at_us, denied);
+        }
+    }
+
+    /// Forgets what is known of questions whose buckets something is returned to.
+    pub fn forget(&mut self, asks: &[Ask]) {
+        for ask in asks {
+            self.denials.remove(ask);
+        }
+    }
+}
+
+impl Denied {
+    fn aged(&self, now_us: u64) -> Vec<BucketVerdict> {
+        let elapsed_us = now_us.saturating_sub(self.heard_at_us);
+        self.buckets.iter().map(|bucket| aged(bucket, elapsed_us)).collect()
+    }
+}
+
+/// `None` where the buckets that are known deny nothing, which they do.
+fn prepare(
+    policies: &Policies,
+    asks: &[Ask],
+    known: &[Option<Vec<BucketVerdict>>],
+    now_us: u64,
+) -> Option<Prepared> {
+    let Answer { denial, report, counts, .. } = policies.denied(asks, known, fastrand::u32(..));
+    let told = known.iter().flatten().flatten();
+    let told = told.flat_map(|bucket| [bucket.retry_after_us.unwrap_or_default(), bucket.full_after_us]);
+    let holds_us = told.map(same_second_us).min().unwrap_or_default();
+    Some(Prepared { report, counts, reply: Reply::new(denial?), until_us: now_us.saturating_add(holds_us) })
+}
+
+/// For how long `us`, which falls, is the same number of whole seconds, rounded up.
+fn same_second_us(us: u64) -> u64 {
+    const SECOND_US: u64 = 1_000_000;
+    match us.checked_sub(1) {
+        None => u64::MAX,
+        Some(before) => before.checked_rem(SECOND_US).unwrap_or_default().saturating_add(1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::same_second_us;
+
+    #[test]
+    fn seconds_that_are_told_change_when_they_must() {
+        assert_eq!(same_second_us(0), u64::MAX);
+        for (us, holds_us) in
+            [(1, 1), (999_999, 999_999), (1_000_000, 1_000_000), (1_000_001, 1), (2_500_000, 500_000)]
+        {
+            assert_eq!(same_second_us(us), holds_us, "{us}");
+            let told = |elapsed: u64| (us - elapsed).div_ceil(1_000_000);
+            assert_eq!(told(holds_us - 1), told(0), "{us}");
+            assert_ne!(told(holds_us), told(0), "{us}");
+        }
+    }
+}

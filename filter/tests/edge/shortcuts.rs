@@ -1,0 +1,298 @@
+//! What is answered without asking: repeats of what was denied, and what a lease pays for.
+
+use std::time::{Duration, Instant};
+
+use contract::{Kind, Leased, Take};
+use serde_json::{Value, json};
+
+use crate::fake_host::{Event, Headers, Reply, host};
+use crate::filter::{CalloutAnswer, Filter, asked, counted, decided, marked, request};
+
+fn filter(more: Value) -> Filter {
+    let mut config = json!({
+        "sidecar": {"cluster": "sluice"},
+        "policies": [{"name": "all", "key": [{"header": "x-api-key"}], "limit": "60 per minute"}],
+    });
+    config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    Filter::configured(&config)
+}
+
+fn of(key: &str) -> Headers {
+    request(Some("/"), Some(key.as_bytes()))
+}
+
+/// An answer in which each bucket of a take denies it for `wait_us`.
+fn denied(wait_us: u64) -> CalloutAnswer {
+    let bucket = json!({"outcome": "denied", "remaining": 0, "retry_after_us": wait_us, "full_after_us": wait_us + 59_000_000});
+    answer(|take| json!({"denied": vec![bucket.clone(); take.buckets.len()]}))
+}
+
+/// An answer that allows takes and returns, and grants leases what they ask for up to `most` tokens.
+fn granted(most: u64) -> CalloutAnswer {
+    let bucket =
+        json!({"outcome": "allowed", "remaining": 100, "retry_after_us": 0, "full_after_us": 9_000_000});
+    answer(move |take| {
+        let buckets = vec![bucket.clone(); take.buckets.len()];
+        match take.kind {
+            Kind::Lease => {
+                let tokens = take.buckets[0].cost.min(most);
+                json!({"leased": {"tokens": tokens, "lapses_at_us": 77, "buckets": buckets}})
+            }
+            _ => json!({"allowed": buckets}),
+        }
+    })
+}
+
+fn answer(verdict: impl Fn(&Take) -> Value) -> CalloutAnswer {
+    let verdicts: Vec<Value> = asked().takes.iter().map(verdict).collect();
+    Some((marked("200"), json!({"now_us": 1, "verdicts": verdicts}).to_string().into_bytes()))
+}
+
+fn nothing_is_on_the_way() -> bool {
+    host(|host| host.callouts.is_empty())
+}
+
+/// What a request was answered without a callout.
+fn answered_at_once(filter: &mut Filter, headers: Headers) -> Reply {
+    let id = filter.arrive(headers);
+    assert!(nothing_is_on_the_way(), "a callout");
+    filter.reply(id).clone()
+}
+
+#[test]
+fn a_repeat_of_what_was_denied_gets_the_same_answer_without_a_callout() {
+    let mut filter = filter(json!({}));
+    let first = filter.arrive(of("alice"));
+    filter.deliver(denied(30_500_000));
+    let said = filter.reply(first).clone();
+    assert_eq!(said.status, 429);
+    for _ in 0..3 {
+        let repeat = answered_at_once(&mut filter, of("alice"));
+        assert_eq!(
+            (repeat.status, repeat.body, repeat.details),
+            (429, said.body.clone(), said.details.clone())
+        );
+        assert_eq!(repeat.headers, said.headers, "to the second");
+    }
+    assert_eq!((counted("sluice.denied"), counted("sluice.deny_cache_hits")), (4, 3));
+    assert_eq!(counted("sluice.policy.all.denied"), 4);
+    filter.arrive(of("bob"));
+    assert!(!nothing_is_on_the_way(), "others are asked for");
+    filter.finish();
+}
+
+#[test]
+fn what_is_denied_no_more_is_asked_for_again() {
+    let mut filter = filter(json!({}));
+    filter.arrive(of("alice"));
+    filter.deliver(denied(1));
+    filter.arrive(of("alice"));
+    filter.deliver(decided(&[true]));
+    assert!(matches!(filter.events.last(), Some((_, Event::Resumed))));
+    filter.finish();
+}
+
+#[test]
+fn another_cost_is_asked_for() {
+    let policy = json!([{
+        "name": "all", "key": [], "limit": "60 per minute", "cost": {"header": "x-cost", "max": 9},
+    }]);
+    let mut filter = filter(json!({"policies": policy}));
+    let costing =
+        |cost: &'static str| [("x-cost", cost.into())].into_iter().chain(of("a")).collect::<Headers>();
+    filter.arrive(costing("5"));
+    filter.deliver(denied(30_000_000));
+    answered_at_once(&mut filter, costing("5"));
+    filter.arrive(costing("2"));
+    assert_eq!(asked().takes[0].buckets[0].cost, 2);
+    filter.finish();
+}
+
+#[test]
+fn a_ceiling_of_nothing_asks_for_every_request() {
+    for deny_cache in [json!({"ceiling": "0s"}), json!({"entries": 0})] {
+        let mut filter = filter(json!({"deny_cache": deny_cache}));
+        for _ in 0..2 {
+            filter.arrive(of("alice"));
+            filter.deliver(denied(30_000_000));
+        }
+        filter.finish();
+    }
+    assert_eq!(counted("sluice.deny_cache_hits"), 0);
+}
+
+#[test]
+fn one_denied_policy_denies_the_request_whatever_else_governs_it() {
+    let policies = json!([
+        {"name": "all", "key": [{"header": "x-api-key"}], "limit": "60 per minute"},
+        {"name": "path", "key": ["path"], "limit": "60 per minute"},
+    ]);
+    let mut filter = filter(json!({"policies": policies}));
+    filter.arrive(of("alice"));
+    let denied = json!({"outcome": "denied", "remaining": 0, "retry_after_us": 30_000_000, "full_after_us": 90_000_000});
+    let allowed =
+        json!({"outcome": "allowed", "remaining": 5, "retry_after_us": 0, "full_after_us": 1_000_000});
+    filter.deliver(answer(|_| json!({"denied": [denied, allowed]})));
+    // A client that is denied costs no callout, however it varies what else it asks for.
+    let other_path = request(Some("/other"), Some(b"alice"));
+    let reply = answered_at_once(&mut filter, other_path);
+    let told = reply.headers.iter().find(|(name, _)| name == "ratelimit").map(|(_, value)| value.as_str());
+    assert_eq!(told, Some("\"all\";r=0;t=90"), "what is not known is not told");
+    assert_eq!(counted("sluice.policy.path.allowed"), 1);
+    let other_key = request(Some("/"), Some(b"bob"));
+    filter.arrive(other_key);
+    assert!(!nothing_is_on_the_way(), "the path was not denied");
+    filter.finish();
+}
+
+#[test]
+fn what_a_policy_in_shadow_governs_is_always_asked_for() {
+    let policies = json!([
+        {"name": "all", "key": [], "limit": "60 per minute"},
+        {"name": "tried", "key": [], "limit": "1 per minute", "mode": "shadow"},
+    ]);
+    let mut filter = filter(json!({"policies": policies}));
+    for _ in 0..2 {
+        filter.arrive(of("alice"));
+        filter.deliver(denied(30_000_000));
+    }
+    assert_eq!(counted("sluice.policy.tried.shadow_denied"), 2);
+    filter.finish();
+}
+
+#[test]
+fn what_is_returned_is_seen_at_once_by_who_returned_it() {
+    let policy = json!([{"name": "all", "key": [], "limit": "60 per minute", "refund_on": ["5xx"]}]);
+    let mut filter = filter(json!({"policies": policy}));
+    let passed = filter.arrive(of("alice"));
+    filter.deliver(decided(&[true]));
+    filter.arrive(of("alice"));
+    filter.deliver(denied(30_000_000));
+    answered_at_once(&mut filter, of("alice"));
+    filter.respond(passed, &[(":status", "503")]);
+    filter.leave(passed);
+    filter.deliver(decided(&[true]));
+    filter.arrive(of("alice"));
+    assert!(!nothing_is_on_the_way());
+    filter.finish();
+}
+
+fn leasing(lease: Value) -> Filter {
+    let policy = json!([{
+        "name": "all", "key": [{"header": "x-api-key"}], "limit": "100000 per minute", "lease": lease,
+    }]);
+    filter(json!({"policies": policy}))
+}
+
+/// Requests of one key until a lease has been asked for and granted; how many it was.
+fn heat_up(filter: &mut Filter, key: &str, most: u64) -> u64 {
+    for _ in 0..20 {
+        filter.arrive(of(key));
+        let lease = asked().takes.into_iter().find(|take| take.kind == Kind::Lease);
+        filter.deliver(granted(most));
+        if let Some(lease) = lease {
+            assert!(lease.follows, "it goes with a request");
+            return lease.buckets[0].cost.min(most);
+        }
+    }
+    panic!("the key never became hot");
+}
+
+/// Takes of the callouts on the way, of each kind, and lets them be granted.
+fn upkeep(filter: &mut Filter) -> Vec<(Kind, u64, Option<Leased>)> {
+    let mut takes = Vec::new();
+    while !nothing_is_on_the_way() {
+        takes.extend(asked().takes.iter().map(|take| (take.kind, take.buckets[0].cost, take.returned)));
+        filter.deliver(granted(0));
+    }
+    takes
+}
+
+#[test]
+fn a_hot_key_gets_a_lease_and_spends_it_to_the_last_token() {
+    let mut filter = leasing(json!({"tokens": 3, "ttl": "60s"}));
+    let tokens = heat_up(&mut filter, "alice", 3);
+    assert_eq!((tokens, counted("sluice.leases")), (3, 1));
+    let spent = |filter: &mut Filter| {
+        let id = filter.arrive(of("alice"));
+        let sent = filter.respond(id, &[(":status", "200")]);
+        sent.into_iter().find(|(name, _)| name == "x-ratelimit-remaining").map(|(_, value)| value)
+    };
+    assert_eq!(spent(&mut filter).as_deref(), Some("102"), "the bucket's and the lease's");
+    assert_eq!(spent(&mut filter).as_deref(), Some("101"));
+    assert_eq!(counted("sluice.lease_hits"), 2);
+    // With little left the next is asked for, which nobody waits for.
+    assert_eq!(upkeep(&mut filter), [(Kind::Lease, 3, None)]);
+    assert_eq!(spent(&mut filter).as_deref(), Some("100"));
+    assert_eq!(counted("sluice.lease_hits"), 3);
+    filter.arrive(of("alice"));
+    assert_eq!(asked().takes[0].kind, Kind::Take, "it is used up");
+    let returned = upkeep(&mut filter).into_iter().find(|(kind, ..)| *kind == Kind::Return);
+    assert_eq!(returned, Some((Kind::Return, 0, Some(Leased { tokens: 3, lapses_at_us: 77 }))));
+    assert_eq!(counted("sluice.lease_hits"), 3, "no more than it had");
+    assert_eq!(counted("sluice.allowed"), counted("sluice.policy.all.allowed"));
+    filter.finish();
+}
+
+#[test]
+fn a_key_that_is_not_hot_gets_none() {
+    let mut filter = leasing(json!("auto"));
+    for key in ["a", "b", "c", "a", "b", "c", "a", "b", "c"] {
+        filter.arrive(of(key));
+        assert!(asked().takes.iter().all(|take| take.kind == Kind::Take));
+        filter.deliver(granted(9));
+    }
+    filter.finish();
+}
+
+#[test]
+fn what_is_not_spent_in_time_is_returned() {
+    let mut filter = leasing(json!({"tokens": 50, "ttl": "40ms"}));
+    let tokens = heat_up(&mut filter, "alice", 50);
+    assert!(host(|host| host.tick_periods_ms[&filter.root]) > 0, "it is told when time has passed");
+    // For real: the filter's clock is the machine's.
+    let patience = Instant::now() + Duration::from_secs(10);
+    while nothing_is_on_the_way() {
+        assert!(Instant::now() < patience);
+        std::thread::yield_now();
+        filter.tick();
+    }
+    let leased = Leased { tokens, lapses_at_us: 77 };
+    assert_eq!(upkeep(&mut filter), [(Kind::Return, tokens, Some(leased))]);
+    filter.tick();
+    assert_eq!(host(|host| host.tick_periods_ms[&filter.root]), 0, "it need not be told any more");
+    filter.arrive(of("alice"));
+    assert_eq!(asked().takes[0].kind, Kind::Take);
+    filter.finish();
+}
+
+#[test]
+fn where_there_is_no_lease_to_have_requests_are_decided_as_always() {
+    let mut filter = leasing(json!({"tokens": 50, "ttl": "60s"}));
+    heat_up(&mut filter, "alice", 0);
+    for _ in 0..5 {
+        filter.arrive(of("alice"));
+        let kinds: Vec<Kind> = asked().takes.iter().map(|take| take.kind).collect();
+        assert_eq!(kinds, [Kind::Take], "and none is asked for again at once");
+        filter.deliver(granted(0));
+    }
+    assert_eq!((counted("sluice.leases"), counted("sluice.lease_hits")), (0, 0));
+    filter.finish();
+}
+
+#[test]
+fn a_request_is_paid_by_leases_only_where_all_of_it_is() {
+    let policies = json!([
+        {"name": "leased", "key": [], "limit": "100000 per minute", "lease": "auto"},
+        {"name": "not", "match": {"path": {"prefix": "/both"}}, "key": [], "limit": "100000 per minute"},
+    ]);
+    let mut filter = filter(json!({"policies": policies}));
+    heat_up(&mut filter, "alice", 100);
+    filter.arrive(request(Some("/both"), None));
+    assert_eq!(asked().takes[0].buckets.len(), 2, "each bucket is asked, the lease pays nothing");
+    filter.deliver(granted(0));
+    filter.arrive(request(Some("/"), None));
+    assert_eq!(counted("sluice.lease_hits"), 1);
+    upkeep(&mut filter);
+    filter.finish();
+}
