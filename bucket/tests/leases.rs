@@ -285,7 +285,8 @@ proptest! {
 /// The checker of windows is worth what it catches: tokens that are only taken in advance break the promise.
 #[test]
 fn tokens_that_are_only_taken_in_advance_are_caught() {
-    let mut runner = proptest::test_runner::TestRunner::default();
+    let config = ProptestConfig { cases: 5_000, failure_persistence: None, ..ProptestConfig::default() };
+    let mut runner = proptest::test_runner::TestRunner::new(config);
     let caught = runner.run(&(limits(), terms(), steps(80)), |(limit, terms, steps)| {
         let admitted = admitted(&[limit], &[terms], &steps, Way::Predebited);
         prop_assert_eq!(broken_window(&[limit], &admitted), None);
