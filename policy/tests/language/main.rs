@@ -9,4 +9,5 @@ mod keys;
 mod modes;
 mod routes;
 mod sent;
+mod shortcuts;
 mod warnings;
