@@ -5,7 +5,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Parser, ValueEnum};
 
 use crate::command::Command;
-use crate::store::redis::{RedisAddress, Timeouts};
+use crate::store::{
+    denials::DenyCache,
+    redis::{Asking, RedisAddress, Timeouts},
+};
 
 /// The exit code of a wrong command line or environment (`EX_USAGE`).
 pub const EXIT_USAGE: u8 = 64;
@@ -67,6 +70,20 @@ pub struct Args {
     #[arg(long, env = "SLUICE_REDIS_CONNECT_TIMEOUT", value_name = "DURATION", default_value = "1s")]
     pub redis_connect_timeout: String,
 
+    /// The most runs of the script under way at a time, over one connection: the second hides the way to a distant Redis
+    /// and costs nothing near one
+    #[arg(long, env = "SLUICE_REDIS_IN_FLIGHT", value_name = "NUMBER", default_value = "2")]
+    pub redis_in_flight: String,
+
+    /// For how long at most a denial is repeated without asking Redis, which it never is for longer than its
+    /// retry-after: so soon a refund by another sidecar, a raised limit or an emptied Redis is seen; 0s asks each time
+    #[arg(long, env = "SLUICE_DENY_CACHE_CEILING", value_name = "DURATION", default_value = "1s")]
+    pub deny_cache_ceiling: String,
+
+    /// Of how many buckets at most denials are repeated
+    #[arg(long, env = "SLUICE_DENY_CACHE_ENTRIES", value_name = "NUMBER", default_value = "65536")]
+    pub deny_cache_entries: String,
+
     /// The most buckets that are kept in memory at a time; a full one needs no place
     #[arg(long, env = "SLUICE_MEMORY_MAX_BUCKETS", value_name = "NUMBER", default_value = "1000000")]
     pub memory_max_buckets: String,
@@ -116,6 +133,7 @@ pub struct Config {
 
 /// Where buckets are kept.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one, and it is read once")]
 pub enum StoreConfig {
     /// In this process.
     Memory {
@@ -126,8 +144,8 @@ pub enum StoreConfig {
     Redis {
         /// Which.
         address: RedisAddress,
-        /// How long it is waited for.
-        timeouts: Timeouts,
+        /// How it is asked.
+        asking: Asking,
     },
 }
 
@@ -162,10 +180,18 @@ impl TryFrom<Args> for Config {
                 &args.redis_connect_timeout,
             )?,
         };
+        let deny_cache = DenyCache {
+            entries: number("--deny-cache-entries", "SLUICE_DENY_CACHE_ENTRIES", &args.deny_cache_entries)?,
+            ceiling: ceiling("--deny-cache-ceiling", "SLUICE_DENY_CACHE_CEILING", &args.deny_cache_ceiling)?,
+        };
+        let in_flight = number("--redis-in-flight", "SLUICE_REDIS_IN_FLIGHT", &args.redis_in_flight)?;
         let max_buckets =
             number("--memory-max-buckets", "SLUICE_MEMORY_MAX_BUCKETS", &args.memory_max_buckets)?;
         let store = match args.redis_url {
-            Some(url) => StoreConfig::Redis { address: redis_address(&url)?, timeouts },
+            Some(url) => StoreConfig::Redis {
+                address: redis_address(&url)?,
+                asking: Asking { timeouts, deny_cache, in_flight },
+            },
             None => StoreConfig::Memory { max_buckets },
         };
         Ok(Self {
@@ -210,6 +236,15 @@ fn duration(flag: &'static str, variable: &'static str, written: &str) -> Result
     })
 }
 
+fn ceiling(flag: &'static str, variable: &'static str, written: &str) -> Result<Duration, InvalidConfig> {
+    humantime::parse_duration(written).map_err(|_| InvalidConfig {
+        flag,
+        variable,
+        found: format!("{written:?} is not a time with a unit"),
+        mend: "Write a number and a unit, such as 500ms or 1s; 0s switches the cache off",
+    })
+}
+
 fn number(flag: &'static str, variable: &'static str, written: &str) -> Result<usize, InvalidConfig> {
     written.parse().ok().filter(|&number| number > 0).ok_or_else(|| InvalidConfig {
         flag,
@@ -237,5 +272,37 @@ fn log_filter(written: String) -> Result<String, InvalidConfig> {
             found: format!("{written:?} is not a filter: {error}"),
             mend: "Write a level, such as info, or levels by module, such as info,sluice::store=debug",
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asking(flags: &[&str]) -> Result<Asking, InvalidConfig> {
+        let args = [&["sluice", "--redis-url", "redis://127.0.0.1"], flags].concat();
+        match Config::try_from(Args::parse_from(args))?.store {
+            StoreConfig::Redis { asking, .. } => Ok(asking),
+            StoreConfig::Memory { .. } => panic!("it has a Redis"),
+        }
+    }
+
+    #[test]
+    fn redis_is_asked_as_a_store_asks_it_by_itself() {
+        let timeouts = Timeouts { answer: Duration::from_millis(40), connect: Duration::from_secs(1) };
+        assert_eq!(asking(&[]), Ok(timeouts.into()));
+    }
+
+    #[test]
+    fn the_deny_cache_is_switched_off_by_a_ceiling_of_zero() {
+        let cache = |flags| asking(flags).map(|asking| asking.deny_cache);
+        let off = DenyCache { ceiling: Duration::ZERO, ..DenyCache::default() };
+        assert_eq!(cache(&["--deny-cache-ceiling", "0s"]), Ok(off));
+        for wrong in
+            [["--deny-cache-ceiling", "5"], ["--deny-cache-entries", "0"], ["--redis-in-flight", "0"]]
+        {
+            let error = asking(&wrong).expect_err("refused").to_string();
+            assert!(error.contains(wrong[0]) && error.contains("Write a"), "{error}");
+        }
     }
 }

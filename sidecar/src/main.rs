@@ -167,9 +167,9 @@ async fn open_store(config: StoreConfig) -> Store {
             );
             Store::memory(max_buckets)
         }
-        StoreConfig::Redis { address, timeouts } => {
+        StoreConfig::Redis { address, asking } => {
             info!(redis = %address, "buckets are kept in Redis: limits hold for all sidecars that share it");
-            Store::Redis(RedisStore::start(address, timeouts).await)
+            Store::Redis(RedisStore::start(address, asking).await)
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! A store never decides. The memory store is the `bucket` crate behind a lock, the Redis store is `lua/take.lua`.
 
+pub mod denials;
 pub mod memory;
 pub mod packed;
 pub mod redis;

@@ -1,6 +1,6 @@
 //! One connection to Redis, found fit before it is used.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use redis::{
     AsyncConnectionConfig, Client, ErrorKind, PushInfo, PushKind, RedisError, ServerErrorKind, Value,
@@ -9,8 +9,11 @@ use redis::{
 use tokio::sync::Notify;
 use tracing::{debug, warn};
 
-use super::{RedisAddress, Timeouts};
-use crate::store::script::{Run, SCRIPT};
+use super::{RedisAddress, Timeouts, queue::Part};
+use crate::{
+    batch::Take,
+    store::script::{self, SCRIPT},
+};
 
 /// The oldest Redis with `SET … PXAT`.
 const OLDEST_VERSION: (u32, u32) = (6, 2);
@@ -19,15 +22,15 @@ const OLDEST_VERSION: (u32, u32) = (6, 2);
 pub(super) struct Link {
     connection: MultiplexedConnection,
     lost: Arc<Notify>,
-    script_sha: String,
-    timeouts: Timeouts,
+    script_sha: Arc<str>,
+    timeout: Duration,
 }
 
 /// Why there is no link.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
     #[error("no connection within {0:?}")]
-    Timeout(std::time::Duration),
+    Timeout(Duration),
     #[error("{0}")]
     Redis(#[from] RedisError),
     #[error("it is version {0}; sluice needs Redis 6.2 or later, or any Valkey")]
@@ -85,8 +88,9 @@ impl Link {
             }
             Err(error) => return Err(error.into()),
         }
-        let script_sha = redis::cmd("SCRIPT").arg("LOAD").arg(SCRIPT).query_async(&mut connection).await?;
-        Ok(Self { connection, lost, script_sha, timeouts })
+        let script_sha: String =
+            redis::cmd("SCRIPT").arg("LOAD").arg(SCRIPT).query_async(&mut connection).await?;
+        Ok(Self { connection, lost, script_sha: script_sha.into(), timeout: timeouts.answer })
     }
 
     /// Waits until the connection is lost.
@@ -94,28 +98,40 @@ impl Link {
         self.lost.notified().await;
     }
 
-    /// Runs the script once.
-    pub(super) async fn run(&mut self, run: &Run<'_>) -> Result<Vec<u8>, RunError> {
-        let timeout = self.timeouts.answer;
-        match tokio::time::timeout(timeout, self.evaluate(run)).await {
-            Ok(Ok(Value::BulkString(reply))) => Ok(reply),
-            Ok(Ok(_)) => Err(RunError::Lost("an unknown reply".to_owned())),
-            Ok(Err(error)) if is_refusal(&error) => Err(RunError::Refused(error)),
-            Ok(Err(error)) => Err(RunError::Lost(error.to_string())),
-            Err(_) => Err(RunError::Lost(format!("no reply within {timeout:?}"))),
+    /// Runs the script once, behind whatever is under way on this connection. The parts come back with the reply.
+    pub(super) fn run(
+        &self,
+        parts: Vec<Part>,
+    ) -> impl Future<Output = (Vec<Part>, Result<Vec<u8>, RunError>)> + Send + 'static {
+        let (mut connection, script_sha, timeout) =
+            (self.connection.clone(), Arc::clone(&self.script_sha), self.timeout);
+        async move {
+            let evaluated = evaluate(&mut connection, &script_sha, &parts);
+            let reply = match tokio::time::timeout(timeout, evaluated).await {
+                Ok(Ok(Value::BulkString(reply))) => Ok(reply),
+                Ok(Ok(_)) => Err(RunError::Lost("an unknown reply".to_owned())),
+                Ok(Err(error)) if is_refusal(&error) => Err(RunError::Refused(error)),
+                Ok(Err(error)) => Err(RunError::Lost(error.to_string())),
+                Err(_) => Err(RunError::Lost(format!("no reply within {timeout:?}"))),
+            };
+            (parts, reply)
         }
     }
+}
 
-    async fn evaluate(&mut self, run: &Run<'_>) -> Result<Value, RedisError> {
-        let by_name = command("EVALSHA", &self.script_sha, run);
-        match by_name.query_async(&mut self.connection).await {
-            // A restart or a SCRIPT FLUSH forgot the script. This is the one failure after which the run was
-            // certainly not executed, so it is sent again, with the whole script.
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                command("EVAL", SCRIPT, run).query_async(&mut self.connection).await
-            }
-            reply => reply,
+async fn evaluate(
+    connection: &mut MultiplexedConnection,
+    script_sha: &str,
+    parts: &[Part],
+) -> Result<Value, RedisError> {
+    let by_name = command("EVALSHA", script_sha, parts);
+    match by_name.query_async(connection).await {
+        // A restart or a SCRIPT FLUSH forgot the script. This is the one failure after which the run was
+        // certainly not executed, so it is sent again, with the whole script.
+        Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+            command("EVAL", SCRIPT, parts).query_async(connection).await
         }
+        reply => reply,
     }
 }
 
@@ -125,7 +141,9 @@ impl fmt::Debug for Link {
     }
 }
 
-fn command(name: &str, script: &str, run: &Run<'_>) -> redis::Cmd {
+fn command(name: &str, script: &str, parts: &[Part]) -> redis::Cmd {
+    let takes: Vec<&Take> = parts.iter().flat_map(Part::takes).collect();
+    let run = script::encode(&takes);
     let mut command = redis::cmd(name);
     command.arg(script).arg(run.keys.len()).arg(&run.keys).arg(run.argument.as_slice());
     command

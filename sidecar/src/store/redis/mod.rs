@@ -1,25 +1,31 @@
 //! Buckets in Redis, decided by `lua/take.lua`: exact for all sidecars that share it.
 //!
-//! One run of the script is under way at a time; what arrives meanwhile shares the next one, so that batches grow
-//! with load and nothing waits on a timer. A run that may have been executed is never sent again: a take that is
-//! lost costs its tokens at most once.
+//! Few runs of the script are under way at a time; what arrives meanwhile shares the next one, so that batches grow with
+//! load and nothing waits on a timer. A run that may have been executed is never sent again: a take that is
+//! lost costs its tokens at most once. What is known to be denied is not asked.
 
 mod address;
 mod link;
+mod queue;
 mod worker;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use contract::FailureReason;
-use tokio::sync::{mpsc, oneshot, watch};
+use contract::{FailureReason, MAX_BUCKETS, Verdict};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 pub use address::{InvalidAddress, RedisAddress};
+use queue::Job;
 
-use super::{Answer, Overloaded};
+use super::{
+    Answer, Overloaded,
+    denials::{DenyCache, Remembered},
+};
 use crate::{batch::Batch, clock::Clock};
 
-/// Requests that may wait for the next run. At 64 takes each that is far more than Redis decides in a timeout.
-const WAITING_JOBS: usize = 1024;
+/// The buckets that may wait or be under way, far more than Redis decides in a timeout. A batch of fewer than
+/// [`MAX_BUCKETS`] counts for that many, and so there are 1,024 batches at most; one of more than all waits alone.
+const WAITING_BUCKETS: usize = 65_536;
 
 /// How long Redis is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,10 +36,31 @@ pub struct Timeouts {
     pub connect: Duration,
 }
 
+/// How Redis is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asking {
+    /// How long it is waited for.
+    pub timeouts: Timeouts,
+    /// What need not be asked.
+    pub deny_cache: DenyCache,
+    /// The most runs under way at a time, at least 1.
+    pub in_flight: usize,
+}
+
+/// As the program does where nothing else is said.
+impl From<Timeouts> for Asking {
+    fn from(timeouts: Timeouts) -> Self {
+        Self { timeouts, deny_cache: DenyCache::default(), in_flight: 2 }
+    }
+}
+
 /// A Redis that keeps the buckets. Must live in a tokio runtime; dropping it closes the connection.
 #[derive(Debug)]
 pub struct RedisStore {
-    jobs: mpsc::Sender<Job>,
+    jobs: mpsc::UnboundedSender<Job>,
+    /// Bounds what waits, so that the channel need not.
+    places: Arc<Semaphore>,
+    remembered: Arc<Remembered>,
     link: watch::Receiver<LinkState>,
     address: RedisAddress,
     timeouts: Timeouts,
@@ -51,34 +78,52 @@ enum LinkState {
     },
 }
 
-/// A batch that waits for a run.
-#[derive(Debug)]
-struct Job {
-    batch: Batch,
-    /// Closed once nobody waits any more: a batch that was not sent by then is dropped and takes nothing.
-    answer: oneshot::Sender<Answer>,
-}
-
 impl RedisStore {
     /// Begins to keep a connection to `address`, and waits for the first attempt: a Redis that is down now is tried
     /// again until it is up.
-    pub async fn start(address: RedisAddress, timeouts: Timeouts) -> Self {
-        let (jobs, waiting) = mpsc::channel(WAITING_JOBS);
+    pub async fn start(address: RedisAddress, asking: impl Into<Asking>) -> Self {
+        let asking = asking.into();
+        let timeouts = asking.timeouts;
+        let (jobs, waiting) = mpsc::unbounded_channel();
         let (state, mut link) = watch::channel(LinkState::Starting);
-        tokio::spawn(worker::Worker::new(address.clone(), timeouts, waiting, state).work());
+        let remembered = Arc::new(Remembered::new(asking.deny_cache));
+        let worker = worker::Worker::new(address.clone(), asking, waiting, state, Arc::clone(&remembered));
+        tokio::spawn(worker.work());
         // An error means that the worker is gone, which the first take then tells.
         let _ = link.wait_for(|state| *state != LinkState::Starting).await;
-        Self { jobs, link, address, timeouts, clock: Clock::start() }
+        let places = Arc::new(Semaphore::new(WAITING_BUCKETS));
+        Self { jobs, places, remembered, link, address, timeouts, clock: Clock::start() }
     }
 
-    /// Decides a batch, or fails it within [`Timeouts::answer`].
+    /// Decides a batch, or fails it within [`Timeouts::answer`]. What is known to be denied is denied at once.
     ///
     /// # Errors
-    /// [`Overloaded`] where too many batches wait already.
+    /// [`Overloaded`] where too much waits already.
     pub async fn take(&self, batch: Batch) -> Result<Answer, Overloaded> {
+        let Some(known) = self.remembered.answer(&batch.takes) else { return self.ask(batch).await };
+        let unknown = batch.takes.into_iter().zip(&known.verdicts).filter(|(_, known)| known.is_none());
+        let unknown = Batch { takes: unknown.map(|(take, _)| take).collect() };
+        let asked = if unknown.takes.is_empty() {
+            Answer { now_us: known.now_us, verdicts: Vec::new() }
+        } else {
+            self.ask(unknown).await?
+        };
+        let mut asked_verdicts = asked.verdicts.into_iter();
+        let verdict = |known: Option<Verdict>| {
+            let verdict = known.or_else(|| asked_verdicts.next());
+            // There are as many as were asked for.
+            verdict.unwrap_or(Verdict::Failed(FailureReason::StoreUnavailable))
+        };
+        Ok(Answer { now_us: asked.now_us, verdicts: known.verdicts.into_iter().map(verdict).collect() })
+    }
+
+    async fn ask(&self, batch: Batch) -> Result<Answer, Overloaded> {
         let takes = batch.takes.len();
+        let places = batch.bucket_count().clamp(MAX_BUCKETS, WAITING_BUCKETS);
+        let places = u32::try_from(places).unwrap_or(u32::MAX);
+        let place = Arc::clone(&self.places).try_acquire_many_owned(places).map_err(|_| Overloaded)?;
         let (answer, answered) = oneshot::channel();
-        self.jobs.try_send(Job { batch, answer }).map_err(|_| Overloaded)?;
+        self.jobs.send(Job::new(batch, answer, place)).map_err(|_| Overloaded)?;
         let answered = tokio::time::timeout(self.timeouts.answer, answered).await;
         Ok(match answered {
             Ok(Ok(answer)) => answer,

@@ -1,28 +1,23 @@
 //! The task that owns the connection: it collects what waits, runs the script, hands out verdicts, and reconnects.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use contract::{FailureReason, MAX_BUCKETS, Verdict};
 use tokio::{
     sync::{mpsc, watch},
+    task::JoinSet,
     time::Instant,
 };
 use tracing::{info, warn};
 
 use super::{
-    Job, LinkState, RedisAddress, Timeouts,
+    Asking, LinkState, RedisAddress, Timeouts,
     link::{Link, RunError},
+    queue::{Job, Part, Queue},
 };
 use crate::{
     batch::Take,
-    clock::Clock,
-    store::{Answer, script},
+    store::{Answer, denials::Remembered, script},
 };
-
-/// The most buckets of one run, which Redis decides in about 3 ms while others wait. A request with more is decided
-/// in several runs, in order.
-const BUCKETS_PER_RUN: usize = 1024;
-const _: () = assert!(MAX_BUCKETS <= BUCKETS_PER_RUN && BUCKETS_PER_RUN <= script::MAX_KEYS);
 
 /// The pause after the first attempt that failed; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -33,9 +28,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Worker {
     address: RedisAddress,
     timeouts: Timeouts,
-    jobs: mpsc::Receiver<Job>,
+    in_flight: usize,
+    arrivals: mpsc::UnboundedReceiver<Job>,
+    queue: Queue,
     state: watch::Sender<LinkState>,
-    clock: Clock,
+    remembered: Arc<Remembered>,
     /// Attempts since a link held or decided something.
     attempts: u32,
     /// Redis is reachable and refuses runs: told once, not for each.
@@ -52,19 +49,30 @@ enum Ended {
 impl Worker {
     pub(super) fn new(
         address: RedisAddress,
-        timeouts: Timeouts,
-        jobs: mpsc::Receiver<Job>,
+        asking: Asking,
+        arrivals: mpsc::UnboundedReceiver<Job>,
         state: watch::Sender<LinkState>,
+        remembered: Arc<Remembered>,
     ) -> Self {
-        Self { address, timeouts, jobs, state, clock: Clock::start(), attempts: 0, refusing: false }
+        Self {
+            address,
+            timeouts: asking.timeouts,
+            in_flight: asking.in_flight.max(1),
+            arrivals,
+            queue: Queue::default(),
+            state,
+            remembered,
+            attempts: 0,
+            refusing: false,
+        }
     }
 
     /// Keeps a link and serves jobs over it until the store is dropped.
     pub(super) async fn work(mut self) {
-        while let Some(mut link) = self.connect().await {
+        while let Some(link) = self.connect().await {
             let since = Instant::now();
             self.tell_up();
-            match self.serve(&mut link).await {
+            match self.serve(&link).await {
                 Ended::Stopped => return,
                 Ended::Lost(reason) => self.tell_down(reason),
             }
@@ -95,7 +103,7 @@ impl Worker {
                 tokio::select! {
                     biased;
                     connected = &mut attempt => break connected,
-                    job = next_job(&mut self.jobs, patient_until) => self.fail(job?),
+                    job = next_job(&mut self.queue, &mut self.arrivals, patient_until) => drop(job?),
                 }
             };
             match connected {
@@ -105,94 +113,81 @@ impl Worker {
         }
     }
 
-    async fn serve(&mut self, link: &mut Link) -> Ended {
+    async fn serve(&mut self, link: &Link) -> Ended {
+        // What is still under way when the link is lost ends with this, and its jobs with it: those have failed.
+        let mut flying = JoinSet::new();
+        let mut stopped = false;
         loop {
-            let first = tokio::select! {
+            while let Ok(job) = self.arrivals.try_recv() {
+                self.queue.push(job);
+            }
+            while flying.len() < self.in_flight {
+                let parts = self.queue.next_run();
+                if parts.is_empty() {
+                    break;
+                }
+                let asked_at_us = self.remembered.now_us();
+                let run = link.run(parts);
+                flying.spawn(async move { (asked_at_us, run.await) });
+            }
+            if stopped && flying.is_empty() {
+                return Ended::Stopped;
+            }
+            tokio::select! {
+                biased;
+                // Redis answers in order, and so they land.
+                Some(landed) = flying.join_next() => {
+                    // No run panics, and none is aborted while it is waited for.
+                    let Ok((asked_at_us, (parts, reply))) = landed else { continue };
+                    if let Err(reason) = self.settle(parts, asked_at_us, reply) {
+                        return Ended::Lost(reason);
+                    }
+                }
                 // A link that was lost while idle is not used for the next batch, which then is sent once, over
                 // a new one.
-                biased;
-                () = link.lost() => return Ended::Lost("it closed the connection".to_owned()),
-                job = self.jobs.recv() => job,
-            };
-            let Some(first) = first else { return Ended::Stopped };
-            let jobs = self.collect(first);
-            if let Err(reason) = self.decide(link, jobs).await {
-                return Ended::Lost(reason);
+                () = link.lost(), if flying.is_empty() => {
+                    return Ended::Lost("it closed the connection".to_owned());
+                }
+                job = self.arrivals.recv(), if !stopped && flying.len() < self.in_flight => match job {
+                    Some(job) => self.queue.push(job),
+                    None => stopped = true,
+                },
             }
         }
     }
 
-    /// `first` and what else waits, up to one run's buckets, without those that nobody waits for any more.
-    fn collect(&mut self, first: Job) -> Vec<Job> {
-        let mut bucket_count = 0;
-        let mut jobs = Vec::new();
-        let mut next = Some(first);
-        while let Some(job) = next {
-            if !job.answer.is_closed() {
-                bucket_count += job.batch.bucket_count();
-                jobs.push(job);
-            }
-            next = if bucket_count < BUCKETS_PER_RUN { self.jobs.try_recv().ok() } else { None };
-        }
-        jobs
-    }
-
-    /// Decides `jobs` and answers each; an error says why the link was lost.
-    async fn decide(&mut self, link: &mut Link, jobs: Vec<Job>) -> Result<(), String> {
-        let takes: Vec<&Take> = jobs.iter().flat_map(|job| &job.batch.takes).collect();
-        let mut verdicts: Vec<Verdict> = Vec::with_capacity(takes.len());
-        let mut now_us = None;
-        let mut outcome = Ok(());
-        for takes in runs(&takes) {
-            if outcome.is_err() || jobs.iter().all(|job| job.answer.is_closed()) {
-                verdicts.extend(takes.iter().map(|_| Verdict::Failed(FailureReason::StoreUnavailable)));
-                continue;
-            }
-            match self.run(link, takes).await {
-                Ok(Some(answer)) => {
-                    now_us = Some(answer.now_us);
-                    verdicts.extend(answer.verdicts);
-                }
-                refused_or_lost => {
-                    outcome = refused_or_lost.map(|_| ());
-                    verdicts.extend(takes.iter().map(|_| Verdict::Failed(FailureReason::StoreUnavailable)));
-                }
-            }
-        }
-        let now_us = now_us.unwrap_or_else(|| self.clock.now_us());
-        let mut verdicts = verdicts.into_iter();
-        for job in jobs {
-            let verdicts = verdicts.by_ref().take(job.batch.takes.len()).collect();
-            // Whoever asked may have gone, and then needs no answer.
-            let _ = job.answer.send(Answer { now_us, verdicts });
-        }
-        outcome
-    }
-
-    /// One run: its answer, nothing where Redis refused it, or why the link was lost.
-    async fn run(&mut self, link: &mut Link, takes: &[&Take]) -> Result<Option<Answer>, String> {
-        match link.run(&script::encode(takes)).await {
-            Ok(reply) => {
-                self.attempts = 0;
-                if std::mem::take(&mut self.refusing) {
-                    info!(redis = %self.address, "Redis runs the script again");
-                }
-                script::decode(takes, &reply).map(Some).map_err(|error| error.to_string())
-            }
+    /// Hands out what became of a run; an error says why the link was lost.
+    fn settle(
+        &mut self,
+        parts: Vec<Part>,
+        asked_at_us: u64,
+        reply: Result<Vec<u8>, RunError>,
+    ) -> Result<(), String> {
+        let takes: Vec<&Take> = parts.iter().flat_map(Part::takes).collect();
+        let answer = match reply {
+            Ok(reply) => script::decode(&takes, &reply).map_err(|error| error.to_string())?,
+            // The parts are dropped, and their jobs with them: those have failed.
             Err(RunError::Refused(error)) => {
                 if !std::mem::replace(&mut self.refusing, true) {
                     warn!(redis = %self.address, %error, "Redis refuses the script; takes fail until it runs it");
                 }
-                Ok(None)
+                return Ok(());
             }
-            Err(RunError::Lost(reason)) => Err(reason),
+            Err(RunError::Lost(reason)) => return Err(reason),
+        };
+        self.attempts = 0;
+        if std::mem::take(&mut self.refusing) {
+            info!(redis = %self.address, "Redis runs the script again");
         }
-    }
-
-    fn fail(&self, job: Job) {
-        let takes = job.batch.takes.len();
-        let answer = Answer::failed(takes, FailureReason::StoreUnavailable, self.clock.now_us());
-        let _ = job.answer.send(answer);
+        self.remembered.learn(&takes, &answer, asked_at_us);
+        let Answer { now_us, verdicts } = answer;
+        let mut verdicts = verdicts.into_iter();
+        for part in parts {
+            if let Some(job) = part.decided(now_us, &mut verdicts) {
+                self.queue.push(job);
+            }
+        }
+        Ok(())
     }
 
     fn tell_up(&self) {
@@ -209,10 +204,17 @@ impl Worker {
     }
 }
 
-/// The next job, not before `patient_until`; `None` once the store is dropped.
-async fn next_job(jobs: &mut mpsc::Receiver<Job>, patient_until: Instant) -> Option<Job> {
+/// The next job that waits, not before `patient_until`; `None` once the store is dropped.
+async fn next_job(
+    queue: &mut Queue,
+    arrivals: &mut mpsc::UnboundedReceiver<Job>,
+    patient_until: Instant,
+) -> Option<Job> {
     tokio::time::sleep_until(patient_until).await;
-    jobs.recv().await
+    match queue.pop() {
+        Some(job) => Some(job),
+        None => arrivals.recv().await,
+    }
 }
 
 fn pause_before(attempt: u32) -> Duration {
@@ -222,52 +224,14 @@ fn pause_before(attempt: u32) -> Duration {
     }
 }
 
-/// Cuts `takes` into runs of at most [`BUCKETS_PER_RUN`] buckets; neither a take nor one and those that follow it are
-/// ever cut.
-fn runs<'a, 'b>(takes: &'a [&'b Take]) -> impl Iterator<Item = &'a [&'b Take]> {
-    let mut rest = takes;
-    std::iter::from_fn(move || {
-        let mut bucket_count = 0;
-        let fits = |led: &&[&Take]| {
-            bucket_count += led.iter().map(|take| take.buckets.len()).sum::<usize>();
-            bucket_count <= BUCKETS_PER_RUN
-        };
-        let led = rest.chunk_by(|_, next| next.follows);
-        let (run, after) = rest.split_at(led.take_while(fits).map(<[&Take]>::len).sum());
-        rest = after;
-        (!run.is_empty()).then_some(run)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bucket::Kind;
-
-    use crate::batch::Ask;
 
     #[test]
     fn attempts_are_made_at_once_and_then_ever_more_rarely() {
         let pauses: Vec<u128> = (0..8).map(|attempt| pause_before(attempt).as_millis()).collect();
         assert_eq!(pauses, [0, 50, 100, 200, 400, 800, 1000, 1000]);
         assert_eq!(pause_before(u32::MAX), LONGEST_PAUSE);
-    }
-
-    #[test]
-    fn a_large_request_is_decided_in_runs_and_no_take_is_cut() {
-        let limit = bucket::Limit::new(1, 1, 1).expect("valid");
-        let ask = Ask { bucket_key: "k".to_owned(), limit, cost_tokens: 1 };
-        let take = Take { buckets: vec![ask; 15], kind: Kind::Take, follows: false };
-        let sizes = |takes: &[&Take]| runs(takes).map(<[&Take]>::len).collect::<Vec<_>>();
-        let mut takes = vec![&take; 100];
-        assert_eq!(sizes(&takes), [68, 32], "68 × 15 = 1020 buckets, and the next take would make 1035");
-
-        let follower = Take { follows: true, ..take.clone() };
-        takes[68] = &follower;
-        assert_eq!(sizes(&takes), [67, 33], "the last one would be cut from the one that follows it");
-        takes[67] = &follower;
-        assert_eq!(sizes(&takes), [66, 34], "and so would the one that both follow");
-        takes[68] = &take;
-        assert_eq!(sizes(&takes), [68, 32], "which here are in one run");
     }
 }

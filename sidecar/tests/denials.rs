@@ -1,0 +1,284 @@
+//! A store that remembers denials against one that asks each time, both on a real Redis.
+//!
+//! Time passes for both at once: the buckets are rewritten as if counted earlier, and the store's clock is put forward
+//! as far. Limits refill in hours, so that what the test itself takes decides nothing.
+
+mod support;
+
+use std::{collections::HashMap, time::Duration};
+
+use bucket::{Kind, Limit};
+use contract::{BucketVerdict, Outcome, Verdict};
+use sluice::{
+    batch::{Ask, Batch, Take, bucket_key},
+    store::{
+        Answer,
+        denials::DenyCache,
+        redis::{Asking, RedisAddress, RedisStore, Timeouts},
+    },
+};
+use support::{Random, RedisServer};
+
+const TIMEOUTS: Timeouts = Timeouts { answer: Duration::from_secs(10), connect: Duration::from_secs(10) };
+const MINUTE: Duration = Duration::from_secs(60);
+const KEYS: u64 = 4;
+
+async fn store(server: &RedisServer, deny_cache: DenyCache) -> RedisStore {
+    let address = RedisAddress::parse(&server.url()).expect("the URL is right");
+    RedisStore::start(address, Asking { deny_cache, ..TIMEOUTS.into() }).await
+}
+
+async fn take(store: &RedisStore, takes: &[Take]) -> Answer {
+    store.take(Batch { takes: takes.to_vec() }).await.expect("not overloaded")
+}
+
+/// Two sidecars on one Redis that remember, and one on another that asks each time.
+struct Twins {
+    remembering: [RedisStore; 2],
+    asking: RedisStore,
+    servers: [RedisServer; 2],
+    ceiling: Duration,
+    limits: Vec<Limit>,
+    passed: Duration,
+    /// When something was returned to a bucket or its limit was changed last.
+    loosened: HashMap<String, Duration>,
+    wrongly_denied: u64,
+}
+
+/// What else than takes there is.
+#[derive(Clone, Copy, PartialEq)]
+enum Mix {
+    Charges,
+    Everything,
+}
+
+impl Twins {
+    async fn start(ceiling: Duration, entries: usize) -> Self {
+        let servers = [RedisServer::start(), RedisServer::start()];
+        let cache = DenyCache { entries, ceiling };
+        let remembering = [store(&servers[0], cache).await, store(&servers[0], cache).await];
+        let asking = store(&servers[1], DenyCache { ceiling: Duration::ZERO, ..cache }).await;
+        let limits = (0..KEYS).map(|key| limit(1 + key % 3, 5)).collect();
+        Self {
+            remembering,
+            asking,
+            servers,
+            ceiling,
+            limits,
+            passed: Duration::ZERO,
+            loosened: HashMap::new(),
+            wrongly_denied: 0,
+        }
+    }
+
+    async fn step(&mut self, random: &mut Random, mix: Mix) {
+        match random.below(20) {
+            0..=2 => self.pass(MINUTE * random.below(45) as u32).await,
+            3 if mix == Mix::Everything => {
+                let key = random.below(KEYS);
+                self.limits[key as usize] = limit(1 + random.below(3), 3 + random.below(5));
+                self.loosened.insert(name(key), self.passed);
+            }
+            _ => self.ask(random, mix).await,
+        }
+    }
+
+    async fn ask(&mut self, random: &mut Random, mix: Mix) {
+        let takes = any_takes(random, &self.limits, mix);
+        let asked_of = random.below(2) as usize;
+        let remembered = take(&self.remembering[asked_of], &takes).await;
+        let truth = take(&self.asking, &takes).await;
+        assert_eq!(remembered.verdicts.len(), takes.len());
+        for ((take, told), truth) in takes.iter().zip(&remembered.verdicts).zip(&truth.verdicts) {
+            if matches!(take.kind, Kind::Refund) {
+                self.loosened.extend(take.buckets.iter().map(|ask| (ask.bucket_key.clone(), self.passed)));
+            }
+            match (told, truth) {
+                (Verdict::Allowed(told), Verdict::Allowed(truth)) => assert_alike(told, truth),
+                (Verdict::Denied(told), Verdict::Denied(truth)) => assert_denied_alike(told, truth),
+                (Verdict::Denied(_), Verdict::Allowed(_)) if mix == Mix::Everything => {
+                    self.wrongly_denied(take).await;
+                }
+                differs => panic!("{differs:?}\nfor {take:?}\nin {takes:?}"),
+            }
+        }
+    }
+
+    /// Denied what is allowed: lately, something was returned to one of the buckets, or its limit was changed. What the
+    /// other took meanwhile is returned, so that both go on alike.
+    async fn wrongly_denied(&mut self, wrongly: &Take) {
+        let lately =
+            |ask: &Ask| self.loosened.get(&ask.bucket_key).is_some_and(|&at| self.passed - at < self.ceiling);
+        assert!(wrongly.buckets.iter().any(lately), "{wrongly:?} was denied for longer than the ceiling");
+        self.wrongly_denied += 1;
+        let back = Take { kind: Kind::Refund, follows: false, ..wrongly.clone() };
+        take(&self.asking, &[back]).await;
+    }
+
+    /// Lets time pass for the buckets and the stores alike.
+    async fn pass(&mut self, time: Duration) {
+        for server in &self.servers {
+            let mut redis = server.connection();
+            let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut redis).expect("Redis lists");
+            for key in keys {
+                let value: String = redis::cmd("GET").arg(&key).query(&mut redis).expect("Redis reads");
+                let (bucket, at_us) = value.rsplit_once(' ').expect("three numbers");
+                let at_us = at_us.parse::<u64>().expect("a number") - time.as_micros() as u64;
+                let set = redis::cmd("SET").arg(&key).arg(format!("{bucket} {at_us}")).arg("KEEPTTL").clone();
+                let () = set.query(&mut redis).expect("Redis writes");
+            }
+        }
+        tokio::time::pause();
+        tokio::time::advance(time).await;
+        tokio::time::resume();
+        self.passed += time;
+    }
+
+    /// How many runs each Redis was asked for.
+    fn runs(&self) -> [u64; 2] {
+        self.servers.each_ref().map(|server| server.calls("evalsha"))
+    }
+}
+
+fn limit(tokens_per_hour: u64, burst: u64) -> Limit {
+    Limit::new(tokens_per_hour, 3_600_000_000, burst).expect("valid")
+}
+
+fn name(key: u64) -> String {
+    bucket_key("test", "hourly", &key.to_string())
+}
+
+/// A few takes of one or two buckets. Where something may be denied wrongly, one at a time: then it is undone before the
+/// next.
+fn any_takes(random: &mut Random, limits: &[Limit], mix: Mix) -> Vec<Take> {
+    let count = 1 + if mix == Mix::Everything { 0 } else { random.below(4) };
+    (0..count)
+        .map(|place| {
+            // Few, so that what was returned by one sidecar is soon asked of the other.
+            let keys = if mix == Mix::Everything { 2 } else { KEYS };
+            let first = random.below(keys);
+            let second = (first + 1 + random.below(keys - 1)) % keys;
+            let mut keys = vec![first];
+            keys.extend(random.percent(40).then_some(second));
+            let kind = match random.below(12) {
+                0 => Kind::Charge,
+                1 | 2 if mix == Mix::Everything => Kind::Refund,
+                _ => Kind::Take,
+            };
+            let follows = place > 0 && random.percent(20);
+            let ask = |key: &u64| Ask {
+                bucket_key: name(*key),
+                limit: limits[*key as usize],
+                cost_tokens: [0, 1, 1, 1, 1, 1, 1, 1, 2, 6][random.below(10) as usize],
+            };
+            Take { buckets: keys.iter().map(ask).collect(), kind, follows }
+        })
+        .collect()
+}
+
+fn assert_alike(told: &[BucketVerdict], truth: &[BucketVerdict]) {
+    let of = |buckets: &[BucketVerdict]| {
+        buckets.iter().map(|bucket| (bucket.outcome, bucket.remaining)).collect::<Vec<_>>()
+    };
+    assert_eq!(of(told), of(truth));
+}
+
+/// At least one bucket is said to deny, and what never fits is told apart. How the others stood may have been heard
+/// before.
+fn assert_denied_alike(told: &[BucketVerdict], truth: &[BucketVerdict]) {
+    assert_eq!(told.len(), truth.len());
+    assert!(told.iter().any(|bucket| bucket.outcome != Outcome::Allowed));
+    for (told, truth) in told.iter().zip(truth) {
+        if told.outcome == Outcome::NeverFits || truth.outcome == Outcome::NeverFits {
+            assert_eq!(told.outcome, truth.outcome);
+        }
+        assert_eq!(told.retry_after_us.is_none(), told.outcome == Outcome::NeverFits);
+    }
+}
+
+async fn play(ceiling: Duration, entries: usize, mix: Mix, steps: usize) -> Twins {
+    let mut random = Random::from_environment();
+    let mut twins = Twins::start(ceiling, entries).await;
+    for _ in 0..steps {
+        twins.step(&mut random, mix).await;
+    }
+    twins
+}
+
+#[tokio::test]
+async fn what_is_remembered_is_what_redis_would_decide() {
+    for (ceiling, entries) in [(MINUTE * 60 * 24, 64), (MINUTE * 30, 64), (MINUTE * 90, 2)] {
+        let twins = play(ceiling, entries, Mix::Charges, 500).await;
+        let [remembering, asking] = twins.runs();
+        assert!(remembering < asking, "nothing was answered from memory: {remembering} runs of {asking}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_returned_is_seen_by_all_within_the_ceiling() {
+    let twins = play(MINUTE * 40, 64, Mix::Everything, 1500).await;
+    let [remembering, asking] = twins.runs();
+    assert!(remembering < asking, "nothing was answered from memory: {remembering} runs of {asking}");
+    assert!(twins.wrongly_denied > 0, "no refund was ever noticed late: the test tests nothing");
+}
+
+#[tokio::test]
+async fn what_is_returned_by_the_same_sidecar_is_seen_at_once() {
+    let server = RedisServer::start();
+    let store = store(&server, DenyCache { ceiling: MINUTE * 60, ..DenyCache::default() }).await;
+    let ask = Ask { bucket_key: name(0), limit: limit(1, 1), cost_tokens: 1 };
+    let plain = |kind| Take { buckets: vec![ask.clone()], kind, follows: false };
+    let (once, back) = (plain(Kind::Take), plain(Kind::Refund));
+    let allowed = |answer: Answer| {
+        answer.verdicts.iter().map(|verdict| matches!(verdict, Verdict::Allowed(_))).collect::<Vec<_>>()
+    };
+    assert_eq!(allowed(take(&store, &[once.clone(), once.clone()]).await), [true, false]);
+    assert_eq!(server.calls("evalsha"), 1);
+    assert_eq!(allowed(take(&store, &[once.clone(), once.clone()]).await), [false, false]);
+    assert_eq!(server.calls("evalsha"), 1, "known to be denied");
+    let mixed = [once.clone(), back.clone(), once.clone(), once.clone()];
+    assert_eq!(allowed(take(&store, &mixed).await), [false, true, true, false]);
+    assert_eq!(server.calls("evalsha"), 2);
+    assert_eq!(allowed(take(&store, &[back, once]).await), [true, true]);
+}
+
+#[tokio::test]
+async fn a_batch_that_is_known_in_part_keeps_its_order_and_its_time_goes_on() {
+    let server = RedisServer::start();
+    let store = store(&server, DenyCache { ceiling: MINUTE * 60, ..DenyCache::default() }).await;
+    let of = |key: u64, burst| {
+        let ask = Ask { bucket_key: name(key), limit: limit(1, burst), cost_tokens: 1 };
+        Take { buckets: vec![ask], kind: Kind::Take, follows: false }
+    };
+    take(&store, &[of(0, 1), of(1, 9)]).await;
+    let heard = take(&store, &[of(0, 1)]).await;
+    let Verdict::Denied(first) = &heard.verdicts[0] else { panic!("{heard:?}") };
+    tokio::time::pause();
+    tokio::time::advance(MINUTE).await;
+    tokio::time::resume();
+    let known = take(&store, &[of(0, 1)]).await;
+    let Verdict::Denied(later) = &known.verdicts[0] else { panic!("{known:?}") };
+    let minute_us = MINUTE.as_micros() as u64;
+    let waited_us = first[0].retry_after_us.expect("a wait") - later[0].retry_after_us.expect("a wait");
+    assert!((minute_us..minute_us * 2).contains(&waited_us), "{waited_us}");
+    assert_eq!(known.now_us - heard.now_us, waited_us, "the store's time goes on as far");
+    let mixed = take(&store, &[of(1, 9), of(0, 1), of(1, 9)]).await;
+    let remaining = |verdict: &Verdict| match verdict {
+        Verdict::Allowed(buckets) => Some(buckets[0].remaining),
+        _ => None,
+    };
+    assert_eq!(mixed.verdicts.iter().map(remaining).collect::<Vec<_>>(), [Some(7), None, Some(6)]);
+}
+
+#[tokio::test]
+async fn what_is_known_is_denied_while_redis_is_gone() {
+    let server = RedisServer::start();
+    let store = store(&server, DenyCache { ceiling: MINUTE * 60, ..DenyCache::default() }).await;
+    let ask = |key| Ask { bucket_key: name(key), limit: limit(1, 1), cost_tokens: 1 };
+    let of = |key| Take { buckets: vec![ask(key)], kind: Kind::Take, follows: false };
+    take(&store, &[of(0), of(0)]).await;
+    server.kill();
+    support::wait_until("the loss to be noticed", async || store.ready().is_err()).await;
+    let answer = take(&store, &[of(1), of(0)]).await;
+    assert!(matches!(answer.verdicts[..], [Verdict::Failed(_), Verdict::Denied(_)]), "{answer:?}");
+}
