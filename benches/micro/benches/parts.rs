@@ -6,7 +6,7 @@ use std::{hint::black_box, time::Duration};
 use bucket::{Ask, Bucket, Keep, Kind, Level, Limit};
 use contract::{BucketVerdict, Outcome, TakeRequest, TakeResponse, Verdict};
 use criterion::{Criterion, criterion_group, criterion_main};
-use micro::{Get, batch, request};
+use micro::{Get, batch, request, thousands};
 use policy::Policies;
 use serde_json::json;
 use sluice::{batch::Batch, store::memory::Memory};
@@ -123,10 +123,8 @@ fn keeping(criterion: &mut Criterion) {
                 .map(|number| scattered(number * takes, takes, keys))
                 .collect();
             let mut batches = batches.iter().cycle();
-            let case = format!(
-                "batch of {takes} among {}",
-                if keys == 1 { "1 key".to_owned() } else { format!("{keys} keys") }
-            );
+            let case =
+                format!("batch of {takes} among {} key{}", thousands(keys), if keys == 1 { "" } else { "s" });
             group.bench_function(case, |bencher| {
                 bencher.iter(|| {
                     let batch = batches.next().expect("it goes round");

@@ -8,11 +8,12 @@ use std::{
     error::Error,
     fs, hint,
     path::PathBuf,
+    process::Command,
     time::{Duration, Instant},
 };
 
 use fleet::{Redis, Reply, RunDir, tools};
-use micro::batch;
+use micro::{batch, thousands};
 use serde_json::json;
 use sluice::{
     batch::Batch,
@@ -35,10 +36,22 @@ const TIMEOUTS: Timeouts = Timeouts { answer: Duration::from_secs(10), connect: 
 /// Keys that all takes are of where it is not their number that is measured.
 const KEYS: u64 = 1_000;
 
+/// Below this many keys what is there anyway would be counted as theirs.
+const ENOUGH_KEYS: u64 = 100_000;
+
+/// Said before a number of keys, to a process that is to fill a memory store with them and tell by how much it grew.
+const FILL: &str = "--fill";
+
 fn main() -> Result<(), Failure> {
     // `cargo bench` adds arguments of its own.
-    let quick = env::args().any(|argument| argument == "--quick");
-    let (time, growth): (_, &[u64]) = if quick {
+    let arguments: Vec<String> = env::args().collect();
+    if let [_, fill, keys] = &arguments[..]
+        && fill == FILL
+    {
+        println!("{}", memory_store_bytes(keys.parse()?)?);
+        return Ok(());
+    }
+    let (time, growth): (_, &[u64]) = if arguments.iter().any(|argument| argument == "--quick") {
         (Duration::from_millis(200), &[1_000, 100_000])
     } else {
         (Duration::from_secs(3), &[1_000, 10_000, 100_000, 1_000_000])
@@ -55,17 +68,17 @@ fn main() -> Result<(), Failure> {
         runtime.block_on(server.fill(keys))?;
         let bytes = server.used_bytes()?.saturating_sub(before) as f64 / keys as f64;
         let cost_us = runtime.block_on(server.cost_us(64, keys, time))?;
-        tell(
-            "the script: the same in batches of 64, by how many keys there are",
-            &format!("{keys} keys"),
-            cost_us,
-            "µs",
-        );
-        tell(MEMORY, &format!("in Redis, of {keys}"), bytes, "bytes");
+        let case = format!("{} keys", thousands(keys));
+        tell("the script: the same in batches of 64, by how many keys there are", &case, cost_us, "µs");
+        if keys >= ENOUGH_KEYS {
+            tell(MEMORY, &format!("in Redis, of {}", thousands(keys)), bytes, "bytes");
+        }
     }
-    for &keys in growth.iter().filter(|keys| **keys >= 100_000) {
-        let bytes = memory_store_bytes(keys)? as f64 / keys as f64;
-        tell(MEMORY, &format!("in the sidecar, of {keys}"), bytes, "bytes");
+    for &keys in growth.iter().filter(|keys| **keys >= ENOUGH_KEYS) {
+        // Another process, since what this one has freed would be used again, and not be seen.
+        let output = Command::new(env::current_exe()?).args([FILL, &keys.to_string()]).output()?;
+        let bytes: u64 = String::from_utf8(output.stdout)?.trim().parse()?;
+        tell(MEMORY, &format!("in the sidecar, of {}", thousands(keys)), bytes as f64 / keys as f64, "bytes");
     }
     Ok(())
 }

@@ -71,3 +71,29 @@ pub fn request(keys: impl IntoIterator<Item = u64>) -> TakeRequest<'static> {
 pub fn batch(keys: impl IntoIterator<Item = u64>) -> Result<Batch, InvalidBatch> {
     Batch::try_from(&request(keys))
 }
+
+/// A number with commas, as people read it.
+#[must_use]
+pub fn thousands(number: u64) -> String {
+    match number / 1_000 {
+        0 => number.to_string(),
+        thousand => format!("{},{:03}", thousands(thousand), number % 1_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_commas() {
+        let written = [0, 999, 1_000, 1_000_007].map(thousands);
+        assert_eq!(written, ["0", "999", "1,000", "1,000,007"]);
+    }
+
+    #[test]
+    fn every_request_is_one_that_the_sidecar_accepts() {
+        assert_eq!(batch(0..1_000).map(|batch| batch.takes.len()), Ok(1_000));
+        assert!(batch(0..0).is_err());
+    }
+}

@@ -40,7 +40,7 @@ const WIDTH: i32 = 900;
 const LEFT: i32 = 200;
 const RIGHT: i32 = 90;
 const TOP: i32 = 72;
-const BAR: i32 = 11;
+const BAR: i32 = 12;
 const STACKED_BAR: i32 = 18;
 const GAP: i32 = 9;
 
@@ -71,12 +71,12 @@ impl Chart<'_> {
         let size = (u32::try_from(WIDTH)?, u32::try_from(height)?);
         let area = SVGBackend::with_string(into, size).into_drawing_area();
 
-        words(&area, self.title, (GAP, 20), 18, HPos::Left)?;
+        words(&area, self.title, (GAP, 20), 20, HPos::Left)?;
         let mut right = GAP;
         for (name, colour) in self.legend.iter().zip(COLOURS) {
             area.draw(&Rectangle::new([(right, 43), (right + 12, 55)], colour.filled()))?;
-            words(&area, name, (right + 18, 49), 13, HPos::Left)?;
-            right += 40 + 8 * i32::try_from(name.chars().count())?;
+            words(&area, name, (right + 18, 49), 15, HPos::Left)?;
+            right += 44 + 8 * i32::try_from(name.chars().count())?;
         }
 
         let longest =
@@ -84,7 +84,7 @@ impl Chart<'_> {
         let pixels = |figure: f64| (figure / longest * f64::from(WIDTH - LEFT - RIGHT)).round() as i32;
         for ((name, figures), number) in self.lines.iter().zip(0..) {
             let top = TOP + number * pitch;
-            words(&area, name, (LEFT - 8, top + bars * bar / 2), 13, HPos::Right)?;
+            words(&area, name, (LEFT - 8, top + bars * bar / 2), 15, HPos::Right)?;
             let mut before = 0.0;
             for ((figure, colour), place) in figures.iter().zip(COLOURS).zip(0..) {
                 let (y, from) = match self.layout {
@@ -96,12 +96,12 @@ impl Chart<'_> {
                 before += figure;
                 if self.layout == Layout::Grouped {
                     let end = LEFT + pixels(*figure) + 5;
-                    words(&area, &(self.written)(*figure), (end, y + bar / 2), 11, HPos::Left)?;
+                    words(&area, &(self.written)(*figure), (end, y + bar / 2), 13, HPos::Left)?;
                 }
             }
             if self.layout == Layout::Stacked {
                 let end = LEFT + pixels(before) + 6;
-                words(&area, &(self.written)(before), (end, top + bar / 2), 13, HPos::Left)?;
+                words(&area, &(self.written)(before), (end, top + bar / 2), 15, HPos::Left)?;
             }
         }
         area.present()?;

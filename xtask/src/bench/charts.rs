@@ -22,7 +22,7 @@ pub fn throughput(record: &Record) -> Result<Drawn, Failure> {
     let loads = record.loads(is_closed);
     let figure = |row: &Row| row.ratio_to_envoy * 100.0;
     let chart = Chart {
-        title: "Requests per second, in hundredths of Envoy alone",
+        title: "Requests per second, against Envoy alone",
         layout: Layout::Grouped,
         legend: loads.iter().map(|one| load(*one)).collect(),
         lines: lines(record, &loads, |row| vec![figure(row)]),
@@ -37,13 +37,18 @@ pub fn throughput(record: &Record) -> Result<Drawn, Failure> {
 /// Processor time per request by process.
 pub fn cpu(record: &Record) -> Result<Drawn, Failure> {
     let at = reference(record);
+    let has_service = record.rows.iter().any(|row| row.median.cpu_us.other > 0.0);
+    let parts = if has_service { 4 } else { 3 };
     let chart = Chart {
         title: &format!("Processor time per request at {}, µs", at.map(load).unwrap_or_default()),
         layout: Layout::Stacked,
-        legend: ["Envoy", "sidecar", "Redis", "rate-limit service"].map(str::to_owned).to_vec(),
+        legend: ["Envoy", "sidecar", "Redis", "rate-limit service"][..parts]
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
         lines: lines(record, at.as_slice(), |row| {
             let cpu = &row.median.cpu_us;
-            vec![cpu.envoy, cpu.sidecar, cpu.redis, cpu.other]
+            [cpu.envoy, cpu.sidecar, cpu.redis, cpu.other][..parts].to_vec()
         }),
         written: |figure| format!("{figure:.1}"),
     };

@@ -111,36 +111,30 @@ impl Figure {
     }
 }
 
-/// The means that criterion has kept, by subject, and then by what numbers the cases have.
+/// The means that criterion has kept, in the order in which it measured them.
 fn of_criterion(home: &Path) -> Result<Vec<Figure>, Failure> {
     let mut figures = Vec::new();
     for group in directories(home)? {
         for case in directories(&group)? {
-            let read = |file: &str| -> Result<Option<Value>, Failure> {
-                let path = case.join("new").join(file);
-                if !path.is_file() {
-                    return Ok(None);
-                }
-                Ok(Some(serde_json::from_slice(&fs::read(path)?)?))
-            };
-            let (Some(named), Some(estimates)) = (read("benchmark.json")?, read("estimates.json")?) else {
+            let (named, estimates) = (case.join("new/benchmark.json"), case.join("new/estimates.json"));
+            // A report has a directory, too, without any.
+            if !estimates.is_file() {
                 continue;
-            };
+            }
+            let measured_at = fs::metadata(&estimates)?.modified()?;
+            let named: Value = serde_json::from_slice(&fs::read(named)?)?;
+            let estimates: Value = serde_json::from_slice(&fs::read(estimates)?)?;
             let text = |name: &str| named[name].as_str().unwrap_or_default().to_owned();
             let value = estimates["mean"]["point_estimate"].as_f64().ok_or("criterion told no mean")?;
-            figures.push(Figure {
-                subject: text("group_id"),
-                case: text("function_id"),
-                value,
-                unit: "ns".to_owned(),
-            });
+            let (subject, case, unit) = (text("group_id"), text("function_id"), "ns".to_owned());
+            figures.push((measured_at, Figure { subject, case, value, unit }));
         }
     }
     if figures.is_empty() {
         return Err("criterion kept no results".into());
     }
-    figures.sort_by_cached_key(|figure| (figure.subject.clone(), numbers(&figure.case), figure.case.clone()));
-    Ok(figures)
+    figures.sort_by_key(|(measured_at, _)| *measured_at);
+    Ok(figures.into_iter().map(|(_, figure)| figure).collect())
 }
 
 fn directories(of: &Path) -> Result<Vec<std::path::PathBuf>, Failure> {
@@ -148,21 +142,30 @@ fn directories(of: &Path) -> Result<Vec<std::path::PathBuf>, Failure> {
     Ok(entries.into_iter().map(|entry| entry.path()).filter(|path| path.is_dir()).collect())
 }
 
-/// The numbers in a text, which may have commas.
-fn numbers(text: &str) -> Vec<u64> {
-    let text = text.replace(',', "");
-    text.split(|sign: char| !sign.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn cases_stand_in_the_order_of_their_numbers() {
-        let mut cases = ["batch of 100", "batch of 16 among 1,000 keys", "batch of 16", "batch of 1"];
-        cases.sort_by_key(|case| numbers(case));
-        assert_eq!(cases, ["batch of 1", "batch of 16", "batch of 16 among 1,000 keys", "batch of 100"]);
+    fn what_criterion_kept_is_read_in_the_order_of_measuring() {
+        let home = fleet::RunDir::new().unwrap();
+        let start = std::time::SystemTime::now();
+        for (later, (group, case, ns)) in
+            [("z", "batch of 1", 12.5), ("a", "batch of 16", 99.0)].into_iter().enumerate()
+        {
+            let new = home.path().join(group).join(case).join("new");
+            fs::create_dir_all(&new).unwrap();
+            let named = serde_json::json!({"group_id": group, "function_id": case});
+            fs::write(new.join("benchmark.json"), named.to_string()).unwrap();
+            let estimates = serde_json::json!({"mean": {"point_estimate": ns}});
+            fs::write(new.join("estimates.json"), estimates.to_string()).unwrap();
+            let file = fs::File::options().append(true).open(new.join("estimates.json")).unwrap();
+            file.set_modified(start + std::time::Duration::from_secs(later as u64)).unwrap();
+        }
+        let figures = of_criterion(home.path()).unwrap();
+        let told: Vec<_> =
+            figures.iter().map(|one| format!("{} {} {}", one.subject, one.case, one.written())).collect();
+        assert_eq!(told, ["z batch of 1 12.5 ns", "a batch of 16 99.0 ns"]);
     }
 
     #[test]
