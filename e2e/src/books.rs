@@ -19,6 +19,12 @@ pub struct Books {
     pub failed: u64,
     /// Requests whose clients left before they were sent.
     pub abandoned: u64,
+    /// Requests whose clients left while they were asked for.
+    pub left: u64,
+    /// Of those denied, those that were denied by what the filter remembered.
+    pub remembered: u64,
+    /// Of those allowed, those that were paid by a lease.
+    pub leased: u64,
     /// Callouts.
     pub callouts: u64,
     /// Callouts that failed.
@@ -42,6 +48,9 @@ impl Books {
             books.denied += sluice("denied");
             books.failed += sluice("failed_allowed") + sluice("failed_denied");
             books.abandoned += sluice("abandoned");
+            books.left += sluice("left");
+            books.remembered += sluice("deny_cache_hits");
+            books.leased += sluice("lease_hits");
             books.callouts += sluice("callouts");
             books.callout_failures += sluice("callout_failures");
         }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use fleet::{Fleet, FleetBuilder};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::PATIENT;
 
@@ -16,10 +16,37 @@ struct Shortcut {
     sidecar_off: &'static [&'static str],
 }
 
+const DENY_CACHE: &str = "the filter's deny cache";
 const LEASE: &str = "leases";
 
 /// All there are. A further one is a further entry.
-const ALL: [Shortcut; 0] = [];
+const ALL: [Shortcut; 4] = [
+    Shortcut {
+        name: DENY_CACHE,
+        filter: |filter, on| filter["deny_cache"] = json!({"ceiling": if on { "1s" } else { "0s" }}),
+        sidecar_off: &[],
+    },
+    Shortcut {
+        name: "the sidecar's deny cache",
+        filter: |_, _| {},
+        sidecar_off: &["--deny-cache-ceiling", "0s"],
+    },
+    Shortcut {
+        name: "two callouts at once",
+        filter: |filter, on| filter["sidecar"]["in_flight"] = json!(if on { 2 } else { 1 }),
+        sidecar_off: &[],
+    },
+    Shortcut {
+        name: LEASE,
+        filter: |filter, on| {
+            // They are short here, so that the end of a test need not wait for long.
+            for policy in filter["policies"].as_array_mut().into_iter().flatten().filter(|_| on) {
+                policy["lease"] = json!({"tokens": 10, "ttl": "200ms"});
+            }
+        },
+        sidecar_off: &[],
+    },
+];
 
 /// One combination of all shortcuts.
 pub struct Shortcuts(Vec<(&'static Shortcut, bool)>);
@@ -47,10 +74,20 @@ impl Shortcuts {
         [false, true].map(|on| Self(ALL.iter().map(|one| (one, on && one.name != LEASE)).collect()))
     }
 
-    /// Whether tokens are taken in advance, so that those in one worker's hands are not in another's for a while.
+    /// Whether the filter denies by what it remembers.
     #[must_use]
-    pub fn lease(&self) -> bool {
-        self.0.iter().any(|(shortcut, on)| *on && shortcut.name == LEASE)
+    pub fn remembers(&self) -> bool {
+        self.has(DENY_CACHE)
+    }
+
+    /// Whether the filter takes tokens in advance, so that those in one worker's hands are not in another's for a while.
+    #[must_use]
+    pub fn leases(&self) -> bool {
+        self.has(LEASE)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(shortcut, on)| *on && shortcut.name == name)
     }
 
     /// A fleet that is configured like this, and otherwise as asked for.
