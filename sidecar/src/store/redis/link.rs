@@ -144,8 +144,11 @@ impl fmt::Debug for Link {
 fn command(name: &str, script: &str, parts: &[Part]) -> redis::Cmd {
     let takes: Vec<&Take> = parts.iter().flat_map(Part::takes).collect();
     let run = script::encode(&takes);
-    let mut command = redis::cmd(name);
-    command.arg(script).arg(run.keys.len()).arg(&run.keys).arg(run.argument.as_slice());
+    let bytes =
+        name.len() + script.len() + run.argument.len() + run.keys.iter().map(|key| key.len()).sum::<usize>();
+    // Name, script, how many keys, the keys, and the argument.
+    let mut command = redis::Cmd::with_capacity(4 + run.keys.len(), bytes + 8);
+    command.arg(name).arg(script).arg(run.keys.len()).arg(&run.keys).arg(run.argument.as_slice());
     command
 }
 
