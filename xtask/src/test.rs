@@ -11,8 +11,17 @@ use fleet::{Programs, artifacts, tools};
 use crate::{Failure, fuzz};
 
 /// The crates whose tests need no Envoy.
-const CRATES: [&str; 7] =
-    ["sluice-bucket", "sluice-contract", "sluice-policy", "sluice-filter", "sluice", "sluice-fleet", "xtask"];
+const CRATES: [&str; 9] = [
+    "sluice-bucket",
+    "sluice-contract",
+    "sluice-denials",
+    "sluice-policy",
+    "sluice-filter",
+    "sluice",
+    "sluice-fleet",
+    "sluice-micro",
+    "xtask",
+];
 
 /// How `test` is called.
 #[derive(Args)]
