@@ -140,11 +140,12 @@ impl Worker {
             asking = asking.with_lease(index, tokens, &self.policies);
         }
         let asking = Rc::new(asking);
+        // What it had before goes first, and makes room for what it asks for.
+        self.upkeep(Vec::new());
         match self.wait(Item::Request(Rc::clone(&asking))) {
             Ok(()) => self.flush(),
             Err(failure) => self.fail(&asking, failure),
         }
-        self.upkeep(Vec::new());
         asking
     }
 
@@ -183,20 +184,20 @@ impl Worker {
         payment
     }
 
-    /// Sends for the leases in `wanted`, after those that have ended; nobody waits for it. Called last in a callback,
-    /// since it makes the root the effective context.
+    /// Lets leases that have ended wait for the next callout, and sends for those in `wanted`, for which nobody waits.
+    /// Called last in a callback, since it makes the root the effective context.
     fn upkeep(&self, wanted: Vec<Item>) {
         let Some(leases) = &self.leases else { return };
         let ended = leases.borrow_mut().take_ended();
-        if ended.is_empty() && wanted.is_empty() {
-            return;
-        }
         for ended in ended {
             if ended.unspent_tokens > 0 {
                 self.remembered.borrow_mut().forget(std::slice::from_ref(&ended.ask));
             }
             // One that cannot be sent lapses: its tokens count as spent.
             let _lapses = self.wait(Item::return_of(ended, &self.policies));
+        }
+        if wanted.is_empty() {
+            return;
         }
         for lease in wanted {
             let _not_leased = self.wait(lease);
@@ -231,6 +232,7 @@ impl Worker {
         let is_empty = held.is_empty();
         drop(held);
         self.upkeep(Vec::new());
+        self.flush();
         if is_empty {
             self.tick_every(Duration::ZERO);
         }
