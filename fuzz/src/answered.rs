@@ -32,7 +32,7 @@ fn alike(outcome: Outcome) -> BucketVerdict {
 }
 
 fn verdict(bytes: &mut Unstructured<'_>, count: usize) -> Result<Verdict> {
-    let kind = bytes.int_in_range(0..=9)?;
+    let kind = bytes.int_in_range(0..=10)?;
     // What the contract says: in a take that is allowed, every bucket is.
     let outcomes: &[Outcome] = match kind {
         0..=3 => &[Outcome::Allowed],
@@ -42,7 +42,8 @@ fn verdict(bytes: &mut Unstructured<'_>, count: usize) -> Result<Verdict> {
     Ok(match kind {
         0..=4 => Verdict::Allowed(buckets),
         5..=7 => Verdict::Denied(buckets),
-        8 => Verdict::Failed(FailureReason::StoreFull),
+        8 => Verdict::Leased { tokens: number(bytes)?, lapses_at_us: number(bytes)?, buckets },
+        9 => Verdict::Failed(FailureReason::StoreFull),
         _ => Verdict::Failed(FailureReason::StoreUnavailable),
     })
 }

@@ -1,6 +1,6 @@
 //! What must hold, whatever anybody writes or sends. Everything here panics where it does not.
 
-use contract::{MAX_BUCKETS, MAX_KEY_BYTES, Take, TakeRequest, Verdict};
+use contract::{Leased, MAX_BUCKETS, MAX_KEY_BYTES, Take, TakeRequest, Verdict};
 use policy::{Answer, Ask, ConfigError, Failure, Place, Policies, Step};
 use serde_json::Value;
 
@@ -98,6 +98,7 @@ pub fn asking(policies: &Policies, sent: &Sent) -> Vec<Ask> {
     for ask in &asks {
         assert!(ask.key.len() <= MAX_KEY_BYTES, "a key of {} bytes", ask.key.len());
         assert!(policies.get(ask).is_some(), "nobody's ask: {ask:?}");
+        leasing(policies, ask);
     }
     let takes = policies.takes(&asks);
     assert_eq!(takes.len(), Policies::take_count(&asks));
@@ -107,6 +108,20 @@ pub fn asking(policies: &Policies, sent: &Sent) -> Vec<Ask> {
         acceptable(policies, takes);
     }
     asks
+}
+
+/// A lease of what an ask asks, and its return, are nothing that a sidecar would refuse.
+fn leasing(policies: &Policies, ask: &Ask) {
+    for tokens in [1, 1 << 52] {
+        let Some(lease) = policies.lease_take(ask, tokens, false) else { return };
+        let follows = policies.lease_take(ask, tokens, true).is_some_and(|take| take.follows);
+        assert!(follows, "a lease that goes with a request follows it");
+        let granted = Leased { tokens, lapses_at_us: 1 };
+        acceptable(
+            policies,
+            vec![lease, policies.return_take(ask, granted, 0), policies.return_take(ask, granted, tokens)],
+        );
+    }
 }
 
 /// A sidecar takes these takes.

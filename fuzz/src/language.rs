@@ -204,6 +204,15 @@ const DENIED: Rule = Map(&[
     ("body", May, &FILLED),
 ]);
 
+const LEASE: Rule = OneOf(&[
+    &Word(&["auto"], &["always", ""]),
+    &Map(&[
+        ("tokens", May, &OneOf(&[&Word(&["auto"], &["many"]), &Number(&[1, 50], &[0, 1 << 53])])),
+        ("ttl", May, &DURATION),
+        ("share_percent", May, &Number(&[1, 50, 100], &[0, 101])),
+    ]),
+]);
+
 const ONE_LIMIT: Rule = Map(&[("limit", Must, &RATE), ("burst", May, &WHOLE)]);
 const SEVERAL_LIMITS: Rule = Map(&[(
     "limits",
@@ -219,6 +228,7 @@ static POLICY: Rule = Both(
         ("key", Must, &List(&PART)),
         ("missing", May, &Word(&["share", "skip"], &["deny"])),
         ("cost", May, &COST),
+        ("lease", May, &LEASE),
         ("settle", May, &SETTLE),
         ("refund_on", May, &List(&STATUS)),
         ("mode", May, &MODE),
@@ -234,13 +244,22 @@ pub static CONFIGURATION: Rule = Map(&[
     (
         "sidecar",
         Must,
-        &Map(&[("cluster", Must, &Word(&["sluice"], &["", "\r"])), ("timeout", May, &DURATION)]),
+        &Map(&[
+            ("cluster", Must, &Word(&["sluice"], &["", "\r"])),
+            ("timeout", May, &DURATION),
+            ("in_flight", May, &Number(&[1, 2, 32], &[0, 33])),
+        ]),
     ),
     ("domain", May, &NAME),
     ("on_error", May, &ON_ERROR),
     ("mode", May, &MODE),
     ("hash_secret", Must, &Word(&["at least 16 bytes"], &["short", ""])),
     ("skip", May, &List(&CONDITION)),
+    (
+        "deny_cache",
+        May,
+        &Map(&[("ceiling", May, &DURATION), ("entries", May, &Number(&[0, 1, 4_096, 100_000], &[100_001]))]),
+    ),
     (
         "headers",
         May,
