@@ -102,8 +102,10 @@ extern "C" fn proxy_on_http_call_response(
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_done(id: u32) -> u32 {
     let done = CONTEXTS.with_borrow_mut(|contexts| contexts.remove(&id));
-    if let Some(Context::Stream(stream)) = done {
-        stream.done();
+    match done {
+        Some(Context::Stream(stream)) => stream.done(),
+        Some(Context::Root(root)) => root.done(),
+        None => {}
     }
     1
 }

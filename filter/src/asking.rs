@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use contract::Take;
+use contract::{Leased, Take};
 use policy::{Answer, Ask, Bill, Header, Policies};
 
 use crate::batch::{Load, Waiting};
@@ -52,13 +52,21 @@ pub struct Settlement {
     load: Load,
 }
 
+/// The return of a lease.
+pub struct Return {
+    /// Whose it was.
+    pub ask: Ask,
+    leased: Leased,
+    pub unspent_tokens: u64,
+}
+
 /// What a callout carries.
 pub enum Item {
     Request(Rc<Asking>),
     Settlement(Settlement),
     /// So many tokens of an ask's buckets, to be spent later.
     Lease(Ask, u64, Load),
-    Return(Ended, Load),
+    Return(Return, Load),
 }
 
 impl Asking {
@@ -69,20 +77,21 @@ impl Asking {
         Self { context_id, asks, leases: Vec::new(), load, phase, pass }
     }
 
-    /// The same, asking for a lease of `tokens` of its ask `index` as well, where one take has room for that.
-    pub fn with_lease(mut self, index: usize, tokens: u64, policies: &Policies) -> Self {
-        let Some(ask) = self.asks.get(index) else { return self };
-        let load = self.load.with(load_of_lease(ask, policies));
-        if load.buckets <= contract::MAX_BUCKETS {
-            self.load = load;
-            self.leases.push((index, tokens));
+    /// Asks for leases as well, of which of its asks and how many tokens, where one take has room for all of them; whether
+    /// it has.
+    pub fn add_leases(&mut self, leases: Vec<(usize, u64)>, policies: &Policies) -> bool {
+        let asks = leases.iter().filter_map(|(index, _)| self.asks.get(*index));
+        let load = asks.fold(self.load, |load, ask| load.with(load_of_lease(ask, policies)));
+        let fits = load.buckets <= contract::MAX_BUCKETS;
+        if fits {
+            (self.load, self.leases) = (load, leases);
         }
-        self
+        fits
     }
 
-    /// The asks of which leases are asked for with it; their verdicts come last.
-    pub fn leases(&self) -> impl ExactSizeIterator<Item = Option<&Ask>> {
-        self.leases.iter().map(|(index, _)| self.asks.get(*index))
+    /// Leases that are asked for with it; their verdicts come last.
+    pub fn leases(&self) -> &[(usize, u64)] {
+        &self.leases
     }
 
     /// The context of the request.
@@ -134,6 +143,11 @@ impl Asking {
 }
 
 impl Settlement {
+    /// What the request asked.
+    pub fn asks(&self) -> &[Ask] {
+        self.asking.asks()
+    }
+
     /// `None` where there is nothing to settle.
     pub fn new(asking: &Rc<Asking>, bill: Bill, body_bytes: u64, policies: &Policies) -> Option<Self> {
         let load = load_of(&bill.takes(policies, asking.asks(), body_bytes));
@@ -168,8 +182,10 @@ impl Item {
 
     /// The return of a lease.
     pub fn return_of(ended: Ended, policies: &Policies) -> Self {
-        let load = load_of_lease(&ended.ask, policies);
-        Self::Return(ended, load)
+        let Ended { owner, leased, unspent_tokens } = ended;
+        let ask = owner.into_ask();
+        let load = load_of_lease(&ask, policies);
+        Self::Return(Return { ask, leased, unspent_tokens }, load)
     }
 
     /// What the sidecar is asked for.
@@ -187,7 +203,7 @@ impl Item {
                 settlement.bill.takes(policies, settlement.asking.asks(), settlement.body_bytes)
             }
             Self::Lease(ask, tokens, _) => policies.lease_take(ask, *tokens, false).into_iter().collect(),
-            Self::Return(Ended { ask, leased, unspent_tokens }, _) => {
+            Self::Return(Return { ask, leased, unspent_tokens }, _) => {
                 vec![policies.return_take(ask, *leased, *unspent_tokens)]
             }
         }

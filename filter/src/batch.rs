@@ -119,6 +119,14 @@ impl<T: Waiting> Batcher<T> {
         std::mem::take(&mut self.waiting)
     }
 
+    /// Whether what nobody waits for may be added, too: little is on the way, and the next callout is not half full.
+    pub fn has_room_to_spare(&self) -> bool {
+        self.in_flight.len() <= self.most_in_flight
+            && self.load.takes < MAX_REPLIES
+            && self.load.buckets < MAX_BUCKETS >> 1
+            && self.load.key_bytes < MAX_KEY_BYTES >> 1
+    }
+
     /// How many were dropped since this was last asked, because they were not to be sent any more.
     pub fn take_dropped(&mut self) -> usize {
         std::mem::take(&mut self.dropped)

@@ -13,6 +13,8 @@ use denials::aged;
 use hashlink::LruCache;
 use policy::{Ask, Lease};
 
+use crate::whose::{Owner, Whose};
+
 /// The most keys of which is known how often they are asked about; of more, those that were not asked about for longest
 /// are forgotten.
 const MAX_KEYS: usize = 1_024;
@@ -25,7 +27,7 @@ const MOST_TOKENS: u64 = 1 << 52;
 
 /// The leases of one worker.
 pub struct Leases {
-    keys: LruCache<Ask, Key, RandomState>,
+    keys: LruCache<Owner, Key, RandomState>,
     ended: Vec<Ended>,
     /// How many are held.
     held: usize,
@@ -34,7 +36,7 @@ pub struct Leases {
 /// A lease that is not spent from any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
-    pub ask: Ask,
+    pub owner: Owner,
     pub leased: Leased,
     pub unspent_tokens: u64,
 }
@@ -42,14 +44,24 @@ pub struct Ended {
 /// What is known of one key.
 #[derive(Default)]
 struct Key {
-    /// The time in which `requests` came, and before it as much time in which `requests_before` did.
+    /// The time in which `seen` came, and before it as much time in which `seen_before` did.
     window_start_us: u64,
-    requests: u64,
-    requests_before: u64,
+    seen: Seen,
+    seen_before: Seen,
     /// Oldest first.
     held: VecDeque<Held>,
+    /// How the buckets stood when they were last heard of, without what is leased.
+    buckets: Vec<BucketVerdict>,
+    heard_at_us: u64,
     /// Before this no lease is asked for: one is on the way, or there was none to have.
     ask_again_at_us: u64,
+}
+
+/// What was asked for within the time of a lease.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    requests: u64,
+    tokens: u64,
 }
 
 /// A lease that is spent from.
@@ -57,9 +69,6 @@ struct Held {
     leased: Leased,
     unspent_tokens: u64,
     spend_until_us: u64,
-    heard_at_us: u64,
-    /// How the buckets stood when it was granted, without its tokens.
-    buckets: Vec<BucketVerdict>,
 }
 
 impl Leases {
@@ -67,52 +76,51 @@ impl Leases {
         Self { keys: LruCache::with_hasher(MAX_KEYS, RandomState::new()), ended: Vec::new(), held: 0 }
     }
 
-    /// Whether none is held.
+    /// Whether none is held, nor waits for being returned.
     pub fn is_empty(&self) -> bool {
-        self.held == 0
+        self.held == 0 && self.ended.is_empty()
     }
 
     /// A request has come that asks `ask`; `lease` are the terms of its policy. Whether a lease pays for it.
     pub fn see(&mut self, ask: &Ask, lease: Lease, now_us: u64) -> bool {
-        if let Some(key) = self.keys.get_mut(ask) {
-            key.see(lease, now_us);
+        if let Some(key) = self.keys.get_mut(ask as &dyn Whose) {
+            key.see(ask.cost_tokens, lease, now_us);
             while let Some(held) = key.take_over(ask.cost_tokens, now_us) {
                 self.held = self.held.saturating_sub(1);
-                self.ended.push(held.end(ask.clone()));
+                self.ended.push(held.end(ask.into()));
             }
             return !key.held.is_empty();
         }
         // What the least asked about holds is returned, not lost.
         if self.keys.len() >= MAX_KEYS
-            && let Some((ask, key)) = self.keys.remove_lru()
+            && let Some((owner, key)) = self.keys.remove_lru()
         {
             self.held = self.held.saturating_sub(key.held.len());
-            self.ended.extend(key.held.into_iter().map(|held| held.end(ask.clone())));
+            self.ended.extend(key.held.into_iter().map(|held| held.end(owner.clone())));
         }
         let mut key = Key { window_start_us: now_us, ..Key::default() };
-        key.see(lease, now_us);
-        self.keys.insert(ask.clone(), key);
+        key.see(ask.cost_tokens, lease, now_us);
+        self.keys.insert(ask.into(), key);
         false
     }
 
-    /// Pays for `ask` what [`Leases::see`] said, where `paid`: how its buckets stand then. And how many tokens a lease is
-    /// to be asked for now, with `patience_us` until the next may be; 0 where none is needed, since the key is not
-    /// hot or holds enough, or one is on the way.
-    pub fn spend(
-        &mut self,
-        ask: &Ask,
-        lease: Lease,
-        paid: bool,
-        now_us: u64,
-        patience_us: u64,
-    ) -> (Option<Vec<BucketVerdict>>, u64) {
-        let Some(key) = self.keys.get_mut(ask) else { return (None, 0) };
-        let known = if paid { key.spend(ask.cost_tokens, now_us) } else { None };
-        let wanted = key.wanted(ask.cost_tokens, lease, now_us);
-        if wanted > 0 {
-            key.ask_again_at_us = now_us.saturating_add(patience_us);
+    /// Pays for `ask`, where [`Leases::see`] said that a lease does: how its buckets stand then.
+    pub fn spend(&mut self, ask: &Ask, now_us: u64) -> Option<Vec<BucketVerdict>> {
+        self.keys.get_mut(ask as &dyn Whose)?.spend(ask.cost_tokens, now_us)
+    }
+
+    /// How a key stands: whether a lease is held, and how many tokens one is to be asked for, 0 where none is needed or
+    /// to be had.
+    pub fn stands(&self, ask: &Ask, lease: Lease, now_us: u64) -> (bool, u64) {
+        let wanted = |key: &Key| (!key.held.is_empty(), key.wanted(ask.cost_tokens, lease, now_us));
+        self.keys.peek(ask as &dyn Whose).map_or((false, 0), wanted)
+    }
+
+    /// A lease is asked for, and none is again until `again_at_us` unless it is answered before.
+    pub fn asked(&mut self, ask: &Ask, again_at_us: u64) {
+        if let Some(key) = self.keys.get_mut(ask as &dyn Whose) {
+            key.ask_again_at_us = again_at_us;
         }
-        (known, wanted)
     }
 
     /// A lease was granted that had been asked for at `asked_at_us`.
@@ -127,50 +135,77 @@ impl Leases {
     ) {
         let spend_us = ttl_us(lease).saturating_mul(3) >> 2;
         let spend_until_us = asked_at_us.saturating_add(spend_us);
-        let held = Held { leased, unspent_tokens: leased.tokens, spend_until_us, heard_at_us, buckets };
-        match self.keys.get_mut(ask) {
+        let held = Held { leased, unspent_tokens: leased.tokens, spend_until_us };
+        match self.keys.get_mut(ask as &dyn Whose) {
+            // What pays for no request is of no use.
+            Some(key) if leased.tokens < ask.cost_tokens => {
+                key.ask_again_at_us = heard_at_us.saturating_add(ttl_us(lease) >> 2);
+                self.ended.push(held.end(ask.into()));
+            }
             Some(key) => {
                 key.ask_again_at_us = heard_at_us;
+                (key.buckets, key.heard_at_us) = (buckets, heard_at_us);
                 key.held.push_back(held);
                 self.held = self.held.saturating_add(1);
             }
-            None => self.ended.push(held.end(ask.clone())),
+            None => self.ended.push(held.end(ask.into())),
+        }
+    }
+
+    /// A request that asks `ask` was decided without a lease, and its buckets stood like this; whether one is held.
+    pub fn saw(&mut self, ask: &Ask, buckets: &[BucketVerdict], heard_at_us: u64) -> bool {
+        let Some(key) = self.keys.peek_mut(ask as &dyn Whose).filter(|key| !key.held.is_empty()) else {
+            return false;
+        };
+        (key.buckets, key.heard_at_us) = (buckets.to_vec(), heard_at_us);
+        true
+    }
+
+    /// A request that asks `ask` is decided without a lease, though some may be held: they end where the buckets may not
+    /// have enough without them.
+    pub fn make_way(&mut self, ask: &Ask) {
+        let Some(key) = self.keys.peek_mut(ask as &dyn Whose) else { return };
+        let enough = key.unspent_tokens().max(ask.cost_tokens);
+        if key.buckets.iter().any(|bucket| bucket.remaining <= enough) {
+            self.held = self.held.saturating_sub(key.held.len());
+            self.ended.extend(key.held.drain(..).map(|held| held.end(ask.into())));
         }
     }
 
     /// There was no lease to have: it is not asked for one again too soon.
     pub fn refused(&mut self, ask: &Ask, lease: Lease, heard_at_us: u64) {
-        if let Some(key) = self.keys.get_mut(ask) {
+        if let Some(key) = self.keys.get_mut(ask as &dyn Whose) {
             key.ask_again_at_us = heard_at_us.saturating_add(ttl_us(lease) >> 2);
         }
     }
 
     /// Ends every lease whose time is over.
     pub fn end_all(&mut self, now_us: u64) {
-        for (ask, key) in &mut self.keys {
+        for (owner, key) in &mut self.keys {
             while let Some(held) = key.take_over(0, now_us) {
                 self.held = self.held.saturating_sub(1);
-                self.ended.push(held.end(ask.clone()));
+                self.ended.push(held.end(owner.clone()));
             }
         }
     }
 
-    /// Those that have ended since this was last asked.
-    pub fn take_ended(&mut self) -> Vec<Ended> {
-        std::mem::take(&mut self.ended)
+    /// One that has ended and is not returned yet.
+    pub fn take_ended(&mut self) -> Option<Ended> {
+        self.ended.pop()
     }
 }
 
 impl Key {
-    fn see(&mut self, lease: Lease, now_us: u64) {
+    fn see(&mut self, cost_tokens: u64, lease: Lease, now_us: u64) {
         let ttl_us = ttl_us(lease);
         let elapsed_us = now_us.saturating_sub(self.window_start_us);
         if elapsed_us >= ttl_us {
             let just_over = elapsed_us < ttl_us.saturating_mul(2);
-            self.requests_before = if just_over { self.requests } else { 0 };
-            (self.window_start_us, self.requests) = (now_us, 0);
+            self.seen_before = if just_over { self.seen } else { Seen::default() };
+            (self.window_start_us, self.seen) = (now_us, Seen::default());
         }
-        self.requests = self.requests.saturating_add(1);
+        self.seen.requests = self.seen.requests.saturating_add(1);
+        self.seen.tokens = self.seen.tokens.saturating_add(cost_tokens);
     }
 
     /// The oldest lease, where its time is over or it holds less than a request costs.
@@ -184,9 +219,8 @@ impl Key {
         let held = self.held.front_mut()?;
         held.unspent_tokens = held.unspent_tokens.saturating_sub(cost_tokens);
         let unspent_tokens = self.unspent_tokens();
-        let last = self.held.back()?;
-        let elapsed_us = now_us.saturating_sub(last.heard_at_us);
-        let buckets = last.buckets.iter().map(|bucket| {
+        let elapsed_us = now_us.saturating_sub(self.heard_at_us);
+        let buckets = self.buckets.iter().map(|bucket| {
             let bucket = aged(bucket, elapsed_us);
             BucketVerdict { remaining: bucket.remaining.saturating_add(unspent_tokens), ..bucket }
         });
@@ -194,12 +228,12 @@ impl Key {
     }
 
     fn wanted(&self, cost_tokens: u64, lease: Lease, now_us: u64) -> u64 {
-        let requests = self.requests.max(self.requests_before);
-        if now_us < self.ask_again_at_us || requests < HOT_REQUESTS || cost_tokens == 0 {
+        let lately = [self.seen, self.seen_before].into_iter().max_by_key(|seen| seen.requests);
+        let Seen { requests, tokens } = lately.unwrap_or_default();
+        if now_us < self.ask_again_at_us || requests < HOT_REQUESTS {
             return 0;
         }
-        let lately = requests.saturating_mul(cost_tokens);
-        let wanted = lately.min(lease.most_tokens.unwrap_or(u64::MAX)).min(MOST_TOKENS);
+        let wanted = tokens.min(lease.most_tokens.unwrap_or(u64::MAX)).min(MOST_TOKENS);
         // The next is asked for while half of it is left, so that nobody has to wait for it.
         if wanted < cost_tokens || self.unspent_tokens() > wanted >> 1 { 0 } else { wanted }
     }
@@ -210,8 +244,8 @@ impl Key {
 }
 
 impl Held {
-    fn end(self, ask: Ask) -> Ended {
-        Ended { ask, leased: self.leased, unspent_tokens: self.unspent_tokens }
+    fn end(self, owner: Owner) -> Ended {
+        Ended { owner, leased: self.leased, unspent_tokens: self.unspent_tokens }
     }
 }
 

@@ -27,4 +27,5 @@ mod root;
 mod stats;
 mod stream;
 mod view;
+mod whose;
 mod worker;

@@ -2,15 +2,19 @@
 
 use std::rc::Rc;
 
-use contract::{BucketVerdict, Outcome, Verdict};
+use contract::{BucketVerdict, Outcome};
 use denials::{Denials, aged};
 use policy::{Answer, Ask, Count, DenyCache, Policies};
 
 use crate::reply::Reply;
+use crate::whose::{Owner, Whose};
+
+/// The largest answer that is kept ready, in bytes: a larger one is made anew each time.
+const MAX_READY_BYTES: usize = 2 << 10;
 
 /// What the worker knows of questions that were denied.
 pub struct Remembered {
-    denials: Denials<Ask, Denied>,
+    denials: Denials<Owner, Denied>,
 }
 
 /// One question that was denied.
@@ -49,17 +53,18 @@ impl Remembered {
             return None;
         }
         if let [ask] = asks {
-            let denied = self.denials.get(ask, ask.cost_tokens, now_us)?;
+            let denied = self.denials.get(ask as &dyn Whose, ask.cost_tokens, now_us)?;
             if let Some(prepared) = denied.prepared.as_ref().filter(|prepared| now_us < prepared.until_us) {
                 return Some(Rc::clone(prepared));
             }
             let prepared = Rc::new(prepare(policies, asks, &[Some(denied.aged(now_us))], now_us)?);
             // Where chance has a say, everyone is answered for himself.
-            denied.prepared = (!policies.has_jitter()).then(|| Rc::clone(&prepared));
+            let keeps = !policies.has_jitter() && prepared.reply.bytes() <= MAX_READY_BYTES;
+            denied.prepared = keeps.then(|| Rc::clone(&prepared));
             return Some(prepared);
         }
         let mut known = |ask: &Ask| {
-            let denied = self.denials.get(ask, ask.cost_tokens, now_us)?;
+            let denied = self.denials.get(ask as &dyn Whose, ask.cost_tokens, now_us)?;
             Some(denied.aged(now_us))
         };
         let known: Vec<_> = asks.iter().map(&mut known).collect();
@@ -69,39 +74,22 @@ impl Remembered {
         prepare(policies, asks, &known, now_us).map(Rc::new)
     }
 
-    /// Notes what of `asks`, asked at `asked_at_us` and heard of at `heard_at_us`, was denied by `verdict`, the one on all
-    /// that are enforced.
-    pub fn note(
-        &mut self,
-        policies: &Policies,
-        asks: &[Ask],
-        verdict: &Verdict,
-        asked_at_us: u64,
-        heard_at_us: u64,
-    ) {
-        let Verdict::Denied(buckets) = verdict else { return };
-        let mut rest = buckets.as_slice();
-        for ask in asks.iter().filter(|ask| !ask.shadow) {
-            let count = policies.bucket_count(std::slice::from_ref(ask));
-            let Some((own, after)) = rest.split_at_checked(count) else { return };
-            rest = after;
-            let denying = || own.iter().filter(|bucket| bucket.outcome != Outcome::Allowed);
-            if denying().next().is_none() {
-                continue;
-            }
-            // It is denied for as long as one of its buckets denies it; without a wait, for good.
-            let waits: Option<Vec<u64>> = denying().map(|bucket| bucket.retry_after_us).collect();
-            let wait_us = waits.and_then(|waits| waits.into_iter().max());
-            let denied = Denied { heard_at_us, buckets: own.to_vec(), prepared: None };
-            self.denials.insert(ask.clone(), ask.cost_tokens, wait_us, asked_at_us, denied);
+    /// Notes how the buckets of `ask` stood, asked at `asked_at_us` and heard of at `heard_at_us`, where they deny it.
+    pub fn note(&mut self, ask: &Ask, buckets: &[BucketVerdict], asked_at_us: u64, heard_at_us: u64) {
+        let denying = || buckets.iter().filter(|bucket| bucket.outcome != Outcome::Allowed);
+        if denying().next().is_none() {
+            return;
         }
+        // It is denied for as long as one of its buckets denies it; without a wait, for good.
+        let waits: Option<Vec<u64>> = denying().map(|bucket| bucket.retry_after_us).collect();
+        let wait_us = waits.and_then(|waits| waits.into_iter().max());
+        let denied = Denied { heard_at_us, buckets: buckets.to_vec(), prepared: None };
+        self.denials.insert(ask.into(), ask.cost_tokens, wait_us, asked_at_us, denied);
     }
 
-    /// Forgets what is known of questions whose buckets something is returned to.
-    pub fn forget(&mut self, asks: &[Ask]) {
-        for ask in asks {
-            self.denials.remove(ask);
-        }
+    /// Forgets what is known of buckets to which something is returned.
+    pub fn forget(&mut self, whose: &dyn Whose) {
+        self.denials.remove(whose);
     }
 }
 

@@ -23,6 +23,12 @@ impl Reply {
         Self { status, grpc_status, headers: host::pairs(&headers), body, message, details }
     }
 
+    /// How many it has.
+    pub fn bytes(&self) -> usize {
+        let texts = [self.headers.len(), self.body.len(), self.message.len(), self.details.len()];
+        texts.into_iter().fold(0, usize::saturating_add)
+    }
+
     /// Answers the request of the effective context.
     pub fn send(&self) -> Result<(), Refused> {
         let body = if is_grpc() { &self.message } else { &self.body };

@@ -49,6 +49,13 @@ impl Root {
         }
     }
 
+    /// The configuration is over.
+    pub fn done(&self) {
+        if let Some(worker) = self.worker() {
+            worker.done();
+        }
+    }
+
     /// Time has passed.
     pub fn tick(&self) {
         if let Some(worker) = self.worker() {

@@ -120,6 +120,7 @@ impl Worker {
             self.deliver(&asking, answer, &mut tally);
             self.stats.lease_hit();
             self.stats.add(&tally, &self.policies);
+            self.asked(asking.asks(), &wanted);
             let wanted = wanted.into_iter().filter_map(|(index, tokens)| {
                 asking.asks().get(index).map(|ask| Item::lease(ask.clone(), tokens, &self.policies))
             });
@@ -136,11 +137,15 @@ impl Worker {
             self.upkeep(Vec::new());
             return asking;
         }
-        for (index, tokens) in wanted {
-            asking = asking.with_lease(index, tokens, &self.policies);
+        if asking.add_leases(wanted, &self.policies) {
+            self.asked(asking.asks(), asking.leases());
         }
         let asking = Rc::new(asking);
-        // What it had before goes first, and makes room for what it asks for.
+        // What is returned goes first: it makes room for what is asked.
+        if let Some(leases) = &self.leases {
+            let mut leases = leases.borrow_mut();
+            asking.asks().iter().for_each(|ask| leases.make_way(ask));
+        }
         self.upkeep(Vec::new());
         match self.wait(Item::Request(Rc::clone(&asking))) {
             Ok(()) => self.flush(),
@@ -159,44 +164,49 @@ impl Worker {
     }
 
     /// Pays for a request by leases where there are some for all that it asks. A request that a policy in shadow governs
-    /// is always decided by the sidecar.
+    /// is always decided by the sidecar, and so is one that only looks at a bucket.
     fn pay(&self, asks: &[Ask]) -> Payment {
         let Some(leases) = &self.leases else { return Payment::default() };
-        let terms = |ask: &Ask| self.lease(ask).filter(|_| !ask.shadow);
+        let terms = |ask: &Ask| self.lease(ask).filter(|_| !ask.shadow && ask.cost_tokens > 0);
         let Some(terms) = asks.iter().map(terms).collect::<Option<Vec<Lease>>>() else {
             return Payment::default();
         };
-        let (now_us, patience_us) = (self.clock.now_us(), self.patience_us());
+        let now_us = self.clock.now_us();
         let mut leases = leases.borrow_mut();
         // Each is seen, also where another is not paid.
         let paid =
             asks.iter().zip(&terms).fold(true, |paid, (ask, lease)| leases.see(ask, *lease, now_us) && paid);
-        let mut payment = Payment { known: paid.then(Vec::new), wanted: Vec::new() };
-        for (index, (ask, lease)) in asks.iter().zip(&terms).enumerate() {
-            let (known, tokens) = leases.spend(ask, *lease, paid, now_us, patience_us);
-            if let Some(all) = &mut payment.known {
-                all.push(known);
-            }
-            if tokens > 0 {
-                payment.wanted.push((index, tokens));
-            }
-        }
-        payment
+        let known =
+            if paid { asks.iter().map(|ask| leases.spend(ask, now_us).map(Some)).collect() } else { None };
+        let stands: Vec<(bool, u64)> =
+            asks.iter().zip(&terms).map(|(ask, lease)| leases.stands(ask, *lease, now_us)).collect();
+        // A lease for a part of a request would be held for nothing, and kept from those who need it.
+        let useful = stands.iter().all(|(held, wanted)| *held || *wanted > 0);
+        let wanted = stands.into_iter().map(|(_, wanted)| wanted).enumerate();
+        let wanted: Vec<(usize, u64)> = wanted.filter(|(_, tokens)| useful && *tokens > 0).collect();
+        Payment { known, wanted }
     }
 
-    /// Lets leases that have ended wait for the next callout, and sends for those in `wanted`, for which nobody waits.
-    /// Called last in a callback, since it makes the root the effective context.
+    /// Notes that leases are asked for.
+    fn asked(&self, asks: &[Ask], wanted: &[(usize, u64)]) {
+        let Some(leases) = self.leases.as_ref().filter(|_| !wanted.is_empty()) else { return };
+        let again_at_us = self.clock.now_us().saturating_add(self.patience_us());
+        let mut leases = leases.borrow_mut();
+        for ask in wanted.iter().filter_map(|(index, _)| asks.get(*index)) {
+            leases.asked(ask, again_at_us);
+        }
+    }
+
+    /// Lets leases that have ended wait for the next callout, and sends for those in `wanted`, for which nobody waits; as
+    /// far as requests have room beside them. Called last in a callback, since it makes the root the effective context.
     fn upkeep(&self, wanted: Vec<Item>) {
         let Some(leases) = &self.leases else { return };
-        let ended = leases.borrow_mut().take_ended();
-        for ended in ended {
-            if ended.unspent_tokens > 0 {
-                self.remembered.borrow_mut().forget(std::slice::from_ref(&ended.ask));
-            }
-            // One that cannot be sent lapses: its tokens count as spent.
+        while self.batcher.borrow().has_room_to_spare() {
+            // What is not returned now is returned later, or lapses: its tokens count as spent.
+            let Some(ended) = leases.borrow_mut().take_ended() else { break };
             let _lapses = self.wait(Item::return_of(ended, &self.policies));
         }
-        if wanted.is_empty() {
+        if wanted.is_empty() || !self.batcher.borrow().has_room_to_spare() {
             return;
         }
         for lease in wanted {
@@ -217,9 +227,9 @@ impl Worker {
             }
             _ => leases.refused(ask, lease, times.heard_at_us),
         }
-        let holds = !leases.is_empty();
+        let is_empty = leases.is_empty();
         drop(leases);
-        if holds && !self.ticking.get() {
+        if !is_empty && !self.ticking.get() {
             self.tick_every(self.tick_period());
         }
     }
@@ -227,13 +237,17 @@ impl Worker {
     /// Time has passed: leases that were not spent are returned.
     pub fn tick(&self) {
         let Some(leases) = &self.leases else { return };
-        let mut held = leases.borrow_mut();
-        held.end_all(self.clock.now_us());
-        let is_empty = held.is_empty();
-        drop(held);
+        leases.borrow_mut().end_all(self.clock.now_us());
         self.upkeep(Vec::new());
         self.flush();
-        if is_empty {
+        if leases.borrow().is_empty() {
+            self.tick_every(Duration::ZERO);
+        }
+    }
+
+    /// The configuration is over: Envoy would go on calling.
+    pub fn done(&self) {
+        if self.ticking.get() {
             self.tick_every(Duration::ZERO);
         }
     }
@@ -272,8 +286,6 @@ impl Worker {
             }
         }
         let Some(settlement) = Settlement::new(asking, bill, body_bytes, &self.policies) else { return };
-        // It may return something.
-        self.remembered.borrow_mut().forget(asking.asks());
         match self.wait(Item::Settlement(settlement)) {
             Ok(()) => self.flush(),
             Err(_) => self.stats.unsettled(),
@@ -340,14 +352,28 @@ impl Worker {
             let own = own.map(|(own, _)| own);
             match item {
                 Item::Request(asking) => self.give_request(asking, own, times, &mut tally),
-                Item::Settlement(_) => tally.settlement(own.is_ok_and(all_allowed)),
+                Item::Settlement(settlement) => {
+                    self.forget(settlement.asks());
+                    tally.settlement(own.is_ok_and(all_allowed));
+                }
                 Item::Lease(ask, ..) => {
                     self.leased(ask, own.ok().and_then(<[_]>::first), times, &mut tally);
+                }
+                Item::Return(returned, _) if returned.unspent_tokens > 0 => {
+                    self.forget(std::slice::from_ref(&returned.ask));
                 }
                 Item::Return(..) => {}
             }
         }
         self.stats.add(&tally, &self.policies);
+    }
+
+    /// Something may have been returned to these buckets: what was heard of them before it counts no more.
+    fn forget(&self, asks: &[Ask]) {
+        let mut remembered = self.remembered.borrow_mut();
+        for ask in asks {
+            remembered.forget(ask);
+        }
     }
 
     /// Gives a request its answer, and takes from it the leases that were asked for with it.
@@ -357,19 +383,17 @@ impl Worker {
             own.split_at_checked(own.len().saturating_sub(leases.len())).ok_or(Failure::Unreadable)
         });
         let mut leased = own.map_or(&[][..], |(_, leased)| leased).iter();
-        for ask in leases {
+        for (index, _) in leases {
             let verdict = leased.next();
-            if let Some(ask) = ask {
+            if let Some(ask) = asking.asks().get(*index) {
                 self.leased(ask, verdict, times, tally);
             }
         }
         let own = own.map(|(own, _)| own);
-        if let Ok([verdict @ Verdict::Denied(_), ..]) = own
+        if let Ok([verdict, ..]) = own
             && asking.asks().iter().any(|ask| !ask.shadow)
         {
-            let Times { asked_at_us, heard_at_us } = times;
-            let mut remembered = self.remembered.borrow_mut();
-            remembered.note(&self.policies, asking.asks(), verdict, asked_at_us, heard_at_us);
+            self.heard(asking.asks(), verdict, times);
         }
         self.give(asking, own, tally);
     }
@@ -389,6 +413,27 @@ impl Worker {
                 host::log(LogLevel::Warn, &message);
             }
             None => host::log(LogLevel::Info, &format!("sluice: the cluster {cluster:?} answers again")),
+        }
+    }
+
+    /// Notes how the buckets of a request stand by `verdict`, the one on all that are enforced.
+    fn heard(&self, asks: &[Ask], verdict: &Verdict, times: Times) {
+        let (Verdict::Allowed(buckets) | Verdict::Denied(buckets)) = verdict else { return };
+        let denied = matches!(verdict, Verdict::Denied(_));
+        if !denied && self.leases.is_none() {
+            return;
+        }
+        let mut rest = buckets.as_slice();
+        for ask in asks.iter().filter(|ask| !ask.shadow) {
+            let count = self.policies.bucket_count(std::slice::from_ref(ask));
+            let Some((own, after)) = rest.split_at_checked(count) else { return };
+            rest = after;
+            let leases = self.leases.as_ref();
+            let held = leases.is_some_and(|leases| leases.borrow_mut().saw(ask, own, times.heard_at_us));
+            // What this worker holds itself, the next request shall have: it is not denied for it.
+            if denied && !held {
+                self.remembered.borrow_mut().note(ask, own, times.asked_at_us, times.heard_at_us);
+            }
         }
     }
 

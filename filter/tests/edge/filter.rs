@@ -94,6 +94,11 @@ impl Filter {
         self.collect();
     }
 
+    /// The configuration is over.
+    pub fn end(&self) {
+        callback(self.root, || proxy_on_done(self.root));
+    }
+
     /// Time has passed, if the filter asked to be told.
     pub fn tick(&mut self) {
         if host(|host| host.tick_periods_ms.get(&self.root).is_some_and(|period| *period > 0)) {
@@ -171,8 +176,15 @@ pub fn keys_on_the_way() -> Vec<String> {
 /// An answer that decides each take of the oldest callout in turn by `pattern`.
 pub fn decided(pattern: &[bool]) -> CalloutAnswer {
     let verdict = |(take, allowed): (&Take, &bool)| {
+        if take.kind == Kind::Lease {
+            let bucket =
+                json!({"outcome": "allowed", "remaining": 0, "retry_after_us": 0, "full_after_us": 1});
+            let tokens = if *allowed { take.buckets[0].cost } else { 0 };
+            let buckets = vec![bucket; take.buckets.len()];
+            return json!({"leased": {"tokens": tokens, "lapses_at_us": 9, "buckets": buckets}});
+        }
         let word = if *allowed || take.kind != Kind::Take { "allowed" } else { "denied" };
-        let bucket = json!({"outcome": word, "remaining": 0, "retry_after_us": 1, "full_after_us": 1});
+        let bucket = json!({"outcome": word, "remaining": 0, "retry_after_us": u64::from(!*allowed), "full_after_us": 1});
         json!({ word: vec![bucket; take.buckets.len()] })
     };
     let verdicts: Vec<Value> = asked().takes.iter().zip(pattern.iter().cycle()).map(verdict).collect();

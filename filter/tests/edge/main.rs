@@ -17,3 +17,4 @@ mod orders;
 mod price;
 mod settling;
 mod shortcuts;
+mod store;

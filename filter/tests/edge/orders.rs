@@ -20,14 +20,18 @@ fn filter(on_error: &str) -> Filter {
         "skip": [{"path": {"exact": "/skip"}}],
         "headers": {"debug": true, "upstream": "keep", "retry_after": {"jitter": "5s"}},
         "policies": [
-            {"name": "all", "key": [{"header": "x-api-key"}], "limit": "1 per minute"},
+            {
+                "name": "all", "key": [{"header": "x-api-key"}], "limit": "1 per minute",
+                "cost": {"header": "x-api-key", "min": 1, "max": 3}, "lease": {"ttl": "10ms"},
+            },
             {
                 "name": "api", "match": {"path": {"prefix": "/api"}}, "key": ["client_address"],
                 "limits": [{"limit": "1 per second"}, {"limit": "1 per day"}],
                 "settle": {"header": "x-tokens-used", "max": 1000}, "refund_on": ["4xx", "5xx"],
+                "lease": {"ttl": "10ms"},
             },
             {
-                "name": "watched", "match": {"percent": 50}, "key": [], "limit": "1 per day", "mode": "shadow",
+                "name": "watched", "match": {"path": {"exact": "/watched"}}, "key": [], "limit": "1 per day", "mode": "shadow",
                 "settle": {"bytes_per_token": 10, "max": 100},
             },
         ],
@@ -46,15 +50,26 @@ enum Step {
     Refuse,
     Garbage(Vec<u8>),
     Endpoints(bool),
+    Tick,
     RouteMetadata(Vec<u8>),
 }
 
 fn steps() -> impl Strategy<Value = Step> {
-    let path = prop::sample::select(vec![None, Some("/"), Some("/api/x?y"), Some("/skip"), Some("")]);
+    let path = prop::sample::select(vec![
+        None,
+        Some("/"),
+        Some("/api/x?y"),
+        Some("/skip"),
+        Some("/watched"),
+        Some(""),
+    ]);
+    // Few keys, so that some are hot, and some that are none.
+    let few = prop::sample::select(vec![b"1".to_vec(), b"2".to_vec(), b"0".to_vec()]);
+    let key = prop::option::of(prop_oneof![9 => few, 1 => any::<Vec<u8>>()]);
     let status = prop::sample::select(vec!["200", "404", "503", "x"]);
     let tokens = prop::option::of("[0-9x]{0,5}");
     prop_oneof![
-        8 => (path, any::<Option<Vec<u8>>>()).prop_map(|(path, key)| Step::Arrive { path, key }),
+        8 => (path, key).prop_map(|(path, key)| Step::Arrive { path, key }),
         4 => (any::<prop::sample::Index>(), status, tokens, 0..2_000_u64).prop_map(
             |(to, status, tokens, body_bytes)| Step::Respond { to, status, tokens, body_bytes }
         ),
@@ -65,6 +80,7 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => Just(Step::Refuse),
         1 => any::<Vec<u8>>().prop_map(Step::Garbage),
         1 => any::<bool>().prop_map(Step::Endpoints),
+        2 => Just(Step::Tick),
         1 => any::<Vec<u8>>().prop_map(Step::RouteMetadata),
     ]
 }
@@ -97,6 +113,7 @@ fn run(filter: &mut Filter, step: Step) {
         }
         Step::Refuse if on_the_way => filter.deliver(Some((marked("400"), b"{}".to_vec()))),
         Step::Garbage(bytes) if on_the_way => filter.deliver(Some((marked("200"), bytes))),
+        Step::Tick => filter.tick(),
         Step::Endpoints(there) => host(|host| host.no_endpoints = !there),
         Step::RouteMetadata(bytes) => {
             host(|host| host.attributes.insert("xds\0route_metadata", bytes));
@@ -109,14 +126,20 @@ proptest! {
     #[test]
     fn every_request_gets_exactly_one_answer(
         on_error in prop::sample::select(vec!["allow", "deny"]),
-        steps in prop::collection::vec(steps(), 0..100),
+        steps in prop::collection::vec(steps(), 0..200),
     ) {
-        let mut filter = filter(on_error);
+        let counters = ["allowed", "denied", "failed_allowed", "failed_denied", "left", "abandoned"];
+        let count = || counters.map(|name| counted(&format!("sluice.{name}"))).iter().sum::<i64>();
+        let (mut filter, before, mut governed) = (filter(on_error), count(), 0);
         for step in steps {
+            governed += i64::from(matches!(&step, Step::Arrive { path, .. } if *path != Some("/skip")));
             run(&mut filter, step);
             prop_assert!(host(|host| host.callouts.len()) <= 1, "one callout at a time");
         }
         filter.finish();
+        // A route's metadata may exempt some.
+        let exempt = host(|host| host.attributes.contains_key("xds\0route_metadata"));
+        prop_assert!(count() - before == governed || exempt, "{} of {governed} are counted", count() - before);
     }
 
     #[test]

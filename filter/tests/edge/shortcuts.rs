@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::fake_host::{Event, Headers, Reply, host};
 use crate::filter::{CalloutAnswer, Filter, asked, counted, decided, marked, request};
+use crate::store::Store;
 
 fn filter(more: Value) -> Filter {
     let mut config = json!({
@@ -161,7 +162,7 @@ fn what_a_policy_in_shadow_governs_is_always_asked_for() {
 }
 
 #[test]
-fn what_is_returned_is_seen_at_once_by_who_returned_it() {
+fn what_was_denied_is_asked_for_again_once_something_is_returned() {
     let policy = json!([{"name": "all", "key": [], "limit": "60 per minute", "refund_on": ["5xx"]}]);
     let mut filter = filter(json!({"policies": policy}));
     let passed = filter.arrive(of("alice"));
@@ -294,5 +295,91 @@ fn a_request_is_paid_by_leases_only_where_all_of_it_is() {
     filter.arrive(request(Some("/"), None));
     assert_eq!(counted("sluice.lease_hits"), 1);
     upkeep(&mut filter);
+    filter.finish();
+}
+
+/// How many of so many requests pass, each of the API key that it is given.
+fn passing(policies: Value, keys: impl Iterator<Item = String>) -> i64 {
+    let before = counted("sluice.allowed");
+    let (mut filter, mut store) = (filter(json!({"policies": policies})), Store::new());
+    for key in keys {
+        store.now_us += 10;
+        filter.arrive(of(&key));
+        store.run(&mut filter);
+    }
+    filter.finish();
+    counted("sluice.allowed") - before
+}
+
+#[test]
+fn a_lone_worker_lets_as_many_pass_with_leases_as_without() {
+    let leases = [json!(null), json!("auto"), json!({"share_percent": 16, "ttl": "10s"})];
+    for [all, each, repeats] in [[100, 100, 1], [60, 100, 30], [75, 20, 9]] {
+        let run = |lease: &Value, cost: u64| {
+            let mut policies = json!([
+                {"name": "all", "key": [], "limit": format!("{} per day", all * cost), "cost": cost},
+                {"name": "each", "key": [{"header": "x-api-key"}], "limit": format!("{} per day", each * cost), "cost": cost},
+            ]);
+            for policy in policies.as_array_mut().unwrap().iter_mut().filter(|_| !lease.is_null()) {
+                policy["lease"] = lease.clone();
+            }
+            passing(policies, (0..200).map(|number| format!("client-{}", number / repeats)))
+        };
+        for cost in [1, 15] {
+            let passed = leases.each_ref().map(|lease| run(lease, cost));
+            assert_eq!(passed, [passed[0]; 3], "{all} for all, {each} for each, {repeats} times, at {cost}");
+        }
+    }
+}
+
+#[test]
+fn a_lease_that_is_less_than_a_request_costs_is_given_back() {
+    let policy = json!([{
+        "name": "all", "key": [], "limit": "75 per day", "cost": 15, "lease": {"share_percent": 16, "ttl": "10s"},
+    }]);
+    assert_eq!(passing(policy, (0..8).map(|_| "a".to_owned())), 5);
+    assert_eq!(counted("sluice.lease_hits"), 0);
+}
+
+#[test]
+fn a_configuration_that_is_over_is_called_no_more() {
+    let mut filter = leasing(json!("auto"));
+    heat_up(&mut filter, "alice", 50);
+    let root = filter.root;
+    assert!(host(|host| host.tick_periods_ms[&root]) > 0);
+    filter.end();
+    assert_eq!(host(|host| host.tick_periods_ms[&root]), 0, "Envoy would call a root that is gone for ever");
+}
+
+#[test]
+fn returns_leave_room_for_requests() {
+    let limits =
+        ["second", "minute", "hour", "day"].map(|unit| json!({"limit": format!("1000000 per {unit}")}));
+    let policy = json!([{
+        "name": "all", "key": [{"header": "x-api-key"}], "limits": limits, "lease": {"ttl": "1s", "tokens": 100},
+    }]);
+    let (mut filter, mut store) = (filter(json!({"policies": policy})), Store::new());
+    let began = Instant::now();
+    for number in 0..200 {
+        for _ in 0..4 {
+            filter.arrive(of(&format!("{number:0120}")));
+            store.run(&mut filter);
+        }
+    }
+    assert!(counted("sluice.leases") > 100);
+    // For real: the filter's clock is the machine's.
+    while began.elapsed() < Duration::from_secs(1) {
+        std::thread::yield_now();
+    }
+    filter.tick();
+    let on_the_way = host(|host| host.callouts.len());
+    assert!((1..=2).contains(&on_the_way), "{on_the_way} callouts for what nobody waits for");
+    let id = filter.arrive(of("someone"));
+    assert!(!filter.answered[&id], "it was not even asked for");
+    // In the end all are returned.
+    while host(|host| host.tick_periods_ms[&filter.root]) > 0 {
+        store.run(&mut filter);
+        filter.tick();
+    }
     filter.finish();
 }
