@@ -100,19 +100,21 @@ impl Aim {
         figure.filter(|figure| figure.is_finite())
     }
 
-    /// A figure with its unit.
+    /// A figure with its unit, and as many decimals as it takes to see on which side of the bound it is.
     pub fn written(&self, figure: f64) -> String {
-        format!("{figure:.2}{}", self.unit)
+        let is_kept = self.bound.is_kept(figure);
+        let mut texts = (2..=9).map(|decimals| format!("{figure:.decimals$}"));
+        let text = texts.find(|text| text.parse().is_ok_and(|told| self.bound.is_kept(told) == is_kept));
+        text.unwrap_or_else(|| figure.to_string()) + self.unit
     }
 }
 
 impl Bound {
-    /// Whether a figure is on the right side, as far as it is written.
+    /// Whether a figure is on the right side, however it is written.
     pub fn is_kept(&self, figure: f64) -> bool {
-        let written = (figure * 100.0).round() / 100.0;
         match self {
-            Self::AtLeast(bound) => written >= *bound,
-            Self::AtMost(bound) => written <= *bound,
+            Self::AtLeast(bound) => figure >= *bound,
+            Self::AtMost(bound) => figure <= *bound,
         }
     }
 }
@@ -178,8 +180,18 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_is_kept_by_what_is_written() {
-        assert!(Bound::AtLeast(0.6).is_kept(0.5951) && !Bound::AtLeast(0.6).is_kept(0.5949));
-        assert!(Bound::AtMost(3.0).is_kept(3.0049) && !Bound::AtMost(3.0).is_kept(3.0051));
+    fn a_bound_is_not_kept_by_rounding() {
+        assert!(Bound::AtLeast(0.6).is_kept(0.6) && !Bound::AtLeast(0.6).is_kept(0.5999));
+        assert!(Bound::AtMost(3.0).is_kept(3.0) && !Bound::AtMost(3.0).is_kept(3.0001));
+    }
+
+    #[test]
+    fn a_figure_is_written_as_finely_as_its_bound_asks() {
+        let aim = Aim { what: "", bound: Bound::AtLeast(0.6), unit: " µs", of: Of::Run(|_| None) };
+        for (figure, written) in
+            [(0.6, "0.60 µs"), (0.594, "0.59 µs"), (0.5996, "0.5996 µs"), (0.6012, "0.60 µs")]
+        {
+            assert_eq!(aim.written(figure), written);
+        }
     }
 }
