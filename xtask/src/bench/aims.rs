@@ -71,10 +71,10 @@ pub static ALL: &[Aim] = &[
         of: Of::Run(|record| throughput(record, "sluice-denied", "local_ratelimit-denied", 64)),
     },
     Aim {
-        what: "hot keys with leases at 64 connections, requests/s against Envoy alone",
+        what: "hot keys with `lease: auto` at 64 connections, requests/s against Envoy alone",
         bound: Bound::AtLeast(0.85),
         unit: "",
-        of: Of::Run(|record| throughput(record, "sluice-lease", "envoy", 64)),
+        of: Of::Run(|record| throughput(record, "sluice-lease-auto", "envoy", 64)),
     },
     Aim {
         what: "a hundred policies in the filter at 64 connections, requests/s against one",

@@ -11,9 +11,10 @@ use fleet::{Process, RunDir};
 use serde::Deserialize;
 
 use super::{
+    counters::Counters,
     open_loop::{OpenLoop, Outcome},
     record::{Cpu, Load, Sample},
-    variants::{Expect, Running},
+    variants::{Expect, Running, Variant},
 };
 use crate::Failure;
 
@@ -44,6 +45,9 @@ end
 /// How long after the last request of an open loop its answers are waited for.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// Of what is to be paid by leases, more than this is, in hundredths: the rest finds a lease used up, or its key not yet hot.
+const LEASED_PERCENT: u64 = 90;
+
 /// What makes the load.
 pub struct Generator {
     wrk: PathBuf,
@@ -70,7 +74,10 @@ struct Said {
 /// Answers and latencies of one load, without the processor time.
 struct Told {
     passed: u64,
+    /// Of a status that a denial may have: wrk tells no other, and Envoy's counters tell what was none.
     denied: u64,
+    /// Of a status that nobody asked for.
+    strange: u64,
     unanswered: u64,
     sample: Sample,
 }
@@ -88,10 +95,13 @@ impl Generator {
 
     /// Loads one fleet for some seconds.
     pub fn run(&self, one: &Running, load: Load, seconds: u32) -> Result<Sample, Failure> {
+        let counted = Counters::of(one.fleet.envoy(0))?;
         let before = self.cpu_us(one)?;
         let told = self.load(one, load, seconds)?;
         let after = self.cpu_us(one)?;
-        check(one, &told)?;
+        one.fleet.check_running()?;
+        let counted = Counters::of(one.fleet.envoy(0))?.since(counted);
+        check(one.variant, &told, counted).map_err(|how| broken(one, &how))?;
         let answers = (told.passed + told.denied) as f64;
         let [envoy, sidecar, redis, other] =
             [0, 1, 2, 3].map(|part| after[part].saturating_sub(before[part]) as f64 / answers);
@@ -132,7 +142,8 @@ impl Generator {
             cpu_us: Cpu::default(),
             unanswered: 0.0,
         };
-        Ok(Told { passed: said.requests - said.denied, denied: said.denied, unanswered: 0, sample })
+        let passed = said.requests - said.denied;
+        Ok(Told { passed, denied: said.denied, strange: 0, unanswered: 0, sample })
     }
 
     /// Processor time of Envoy, sidecars, Redis and others so far.
@@ -160,7 +171,7 @@ fn open(one: &Running, rate: u32, seconds: u32) -> Result<Told, Failure> {
     let (per_second, duration) = (f64::from(rate), Duration::from_secs(seconds.into()));
     let outcome = OpenLoop { addr, keys: one.variant.keys, per_second, duration, grace: GRACE }.run();
     let outcome = outcome.map_err(|failure| broken(one, &failure.to_string()))?;
-    let (answers, all) = (outcome.passed + outcome.denied, outcome.latencies_us.len());
+    let (answers, all) = (outcome.answers(), outcome.latencies_us.len());
     let at = |quantile| outcome.latencies_us.value_at_quantile(quantile) as f64;
     let sample = Sample {
         per_second: answers as f64 / outcome.took.as_secs_f64(),
@@ -171,19 +182,27 @@ fn open(one: &Running, rate: u32, seconds: u32) -> Result<Told, Failure> {
         cpu_us: Cpu::default(),
         unanswered: outcome.unanswered as f64 / all as f64,
     };
-    let Outcome { passed, denied, unanswered, .. } = outcome;
-    Ok(Told { passed, denied, unanswered, sample })
+    let Outcome { passed, denied, strange, unanswered, .. } = outcome;
+    Ok(Told { passed, denied, strange, unanswered, sample })
 }
 
-/// An answer of another kind is cheaper or dearer, and would be measured in the place of the right one.
-fn check(one: &Running, told: &Told) -> Result<(), Failure> {
-    one.fleet.check_running()?;
-    let (right, wrong) = match one.variant.expect {
-        Expect::Passed => (told.passed, told.denied),
+/// An answer of another kind is cheaper or dearer, and would be measured in the place of the right one. A failure looks
+/// like a denial, or like a request that passed, by its status alone: so what Envoy counted is asked as well.
+fn check(variant: &Variant, told: &Told, counted: Counters) -> Result<(), String> {
+    let (right, wrong) = match variant.expect {
+        Expect::Passed | Expect::Leased => (told.passed, told.denied),
         Expect::Denied => (told.denied, told.passed),
     };
-    if wrong > 0 || right + told.unanswered == 0 {
-        return Err(broken(one, &format!("{right} answers were as expected, and {wrong} were not")));
+    if wrong + told.strange > 0 || right + told.unanswered == 0 {
+        return Err(format!("{right} answers were as expected, and {} were not", wrong + told.strange));
+    }
+    if counted.failed + counted.server_errors > 0 {
+        let Counters { failed, server_errors, .. } = counted;
+        return Err(format!("{failed} requests could not be decided, and {server_errors} got a 5xx"));
+    }
+    // In whole numbers: 100 × hits > 90 × answers.
+    if variant.expect == Expect::Leased && counted.lease_hits * 100 <= right * LEASED_PERCENT {
+        return Err(format!("leases paid for {} of {right} requests", counted.lease_hits));
     }
     Ok(())
 }
@@ -191,4 +210,61 @@ fn check(one: &Running, told: &Told) -> Result<(), Failure> {
 fn broken(one: &Running, how: &str) -> Failure {
     one.fleet.run_dir().keep();
     format!("{}: {how}\n{}", one.variant.name, one.fleet.envoy(0).log()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::variants;
+
+    const TOLD: Told = Told {
+        passed: 0,
+        denied: 0,
+        strange: 0,
+        unanswered: 0,
+        sample: Sample {
+            per_second: 0.0,
+            p50_us: 0.0,
+            p90_us: 0.0,
+            p99_us: 0.0,
+            p999_us: 0.0,
+            cpu_us: Cpu { envoy: 0.0, sidecar: 0.0, redis: 0.0, other: 0.0 },
+            unanswered: 0.0,
+        },
+    };
+
+    const NOTHING: Counters = Counters { failed: 0, server_errors: 0, lease_hits: 0 };
+
+    fn is_right(name: &str, told: Told, counted: Counters) -> bool {
+        let chosen = variants::chosen(&[name.to_owned()], false).unwrap();
+        check(chosen.last().unwrap(), &told, counted).is_ok()
+    }
+
+    #[test]
+    fn an_answer_of_the_wrong_kind_fails_the_run() {
+        assert!(is_right("sluice-redis", Told { passed: 9, ..TOLD }, NOTHING));
+        assert!(is_right("sluice-denied", Told { denied: 9, ..TOLD }, NOTHING));
+        assert!(!is_right("sluice-redis", Told { passed: 9, denied: 1, ..TOLD }, NOTHING));
+        assert!(!is_right("sluice-denied", Told { passed: 1, denied: 9, ..TOLD }, NOTHING));
+        assert!(!is_right("sluice-denied", Told { denied: 9, strange: 1, ..TOLD }, NOTHING));
+        assert!(!is_right("sluice-redis", TOLD, NOTHING));
+    }
+
+    #[test]
+    fn a_failure_is_neither_a_denial_nor_a_pass() {
+        for counted in [Counters { failed: 1, ..NOTHING }, Counters { server_errors: 1, ..NOTHING }] {
+            assert!(!is_right("sluice-redis", Told { passed: 9, ..TOLD }, counted));
+            assert!(!is_right("sluice-denied", Told { denied: 9, ..TOLD }, counted));
+        }
+    }
+
+    #[test]
+    fn what_leases_are_to_pay_for_is_paid_by_leases() {
+        for (lease_hits, right) in [(91, true), (90, false), (0, false)] {
+            let told = || Told { passed: 100, ..TOLD };
+            assert_eq!(is_right("sluice-lease", told(), Counters { lease_hits, ..NOTHING }), right);
+            assert_eq!(is_right("sluice-lease-auto", told(), Counters { lease_hits, ..NOTHING }), right);
+            assert!(is_right("sluice-redis", told(), Counters { lease_hits, ..NOTHING }));
+        }
+    }
 }

@@ -7,6 +7,7 @@
 mod aims;
 mod chart;
 mod charts;
+mod counters;
 mod load;
 mod micro;
 mod open_loop;

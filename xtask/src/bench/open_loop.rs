@@ -43,8 +43,10 @@ pub struct Outcome {
     pub latencies_us: Histogram<u64>,
     /// Answers below 400.
     pub passed: u64,
-    /// Answers of 400 or above.
+    /// Answers of 429.
     pub denied: u64,
+    /// Other answers of 400 or above.
+    pub strange: u64,
     /// Requests that had no answer in time.
     pub unanswered: u64,
     /// From the first request to the last answer.
@@ -127,12 +129,21 @@ impl OpenLoop {
 impl Outcome {
     fn empty() -> Result<Self, Failure> {
         let latencies_us = Histogram::new_with_bounds(1, 60_000_000, 3)?;
-        Ok(Self { latencies_us, passed: 0, denied: 0, unanswered: 0, took: Duration::ZERO })
+        Ok(Self { latencies_us, passed: 0, denied: 0, strange: 0, unanswered: 0, took: Duration::ZERO })
+    }
+
+    /// Answers of any kind.
+    pub fn answers(&self) -> u64 {
+        self.passed + self.denied + self.strange
     }
 
     fn answered(&mut self, status: u16, latency: Duration) {
         self.count(latency);
-        if status < 400 { self.passed += 1 } else { self.denied += 1 }
+        match status {
+            ..400 => self.passed += 1,
+            429 => self.denied += 1,
+            _ => self.strange += 1,
+        }
     }
 
     fn give_up(&mut self, latency: Duration) {
@@ -223,12 +234,19 @@ mod tests {
 
     #[test]
     fn answers_are_counted_by_their_kind() {
-        let addr = server("HTTP/1.1 429 No\r\nContent-Length: 3\r\n\r\nno\n");
-        let outcome = OpenLoop { grace: Duration::from_secs(30), ..load(addr) }.run().unwrap();
-        // Of a Poisson process with a mean of 300; the seed is fixed.
-        assert!((200..400).contains(&outcome.denied), "{}", outcome.denied);
-        assert_eq!((outcome.passed, outcome.unanswered), (0, 0));
-        assert_eq!(outcome.latencies_us.len(), outcome.denied);
+        for (answer, kind) in [
+            ("HTTP/1.1 200 Yes\r\nContent-Length: 0\r\n\r\n", 0),
+            ("HTTP/1.1 429 No\r\nContent-Length: 3\r\n\r\nno\n", 1),
+            ("HTTP/1.1 503 Not now\r\nContent-Length: 0\r\n\r\n", 2),
+        ] {
+            let patient = OpenLoop { grace: Duration::from_secs(30), ..load(server(answer)) };
+            let outcome = patient.run().unwrap();
+            let counted = [outcome.passed, outcome.denied, outcome.strange];
+            // Of a Poisson process with a mean of 300; the seed is fixed.
+            assert!((200..400).contains(&counted[kind]), "{answer}: {counted:?}");
+            assert_eq!((outcome.answers(), outcome.unanswered), (counted[kind], 0), "{answer}");
+            assert_eq!(outcome.latencies_us.len(), counted[kind]);
+        }
     }
 
     #[test]

@@ -66,6 +66,7 @@ fn made(text: &str, record: Option<&Record>, micro: Option<&Micro>) -> Result<(S
         sections.push(("setting", tables::setting(record) + "\n"));
         sections.push(("aims", tables::aims(record, micro)));
         sections.push(("variants", tables::variants(record)));
+        sections.push(("leases", tables::leases(record)));
         let charts = [
             ("throughput", Some(charts::throughput(record)?), tables::throughput(record)),
             ("cpu", Some(charts::cpu(record)?), tables::cpu(record)),
@@ -156,12 +157,13 @@ mod tests {
     fn every_part_of_the_page_is_made_and_making_it_again_changes_nothing() {
         let (record, micro) = (record(), micro());
         let (text, charts) = made(&shipped(), Some(&record), Some(&micro)).unwrap();
-        assert_eq!(text.matches("<!-- made: ").count(), 8);
+        assert_eq!(text.matches("<!-- made: ").count(), 9);
         assert!(!text.contains(&format!(" -->\n{END}")), "a part is empty");
         for chart in &charts {
             assert!(text.contains(&format!("](performance/{})", chart.file)), "{} is not shown", chart.file);
         }
         assert_eq!(charts.len(), 4);
+        assert!(text.contains("| `sluice-lease` | 25,500 | 64% | 38.7 | 36.0 | 1.4 | 1.3 |"), "{text}");
         assert_eq!(made(&text, Some(&record), Some(&micro)).unwrap().0, text);
     }
 

@@ -98,6 +98,12 @@ impl Record {
         loads
     }
 
+    /// The load that most figures are compared under: 64 connections, or the last number of them that was measured.
+    pub fn reference(&self) -> Option<Load> {
+        let loads = self.loads(|load| matches!(load, Load::Connections(_)));
+        loads.iter().copied().find(|load| *load == Load::Connections(64)).or(loads.last().copied())
+    }
+
     /// The variants, in the order of measuring.
     pub fn variants(&self) -> Vec<&str> {
         let first = self.rows.first().map(|row| row.load);
@@ -114,7 +120,7 @@ impl Cpu {
 }
 
 impl Sample {
-    /// The median of each figure.
+    /// The median of each figure for itself: they may be of different rounds.
     pub fn median(samples: &[Self]) -> Self {
         let of = |figure: &dyn Fn(&Self) -> f64| median(samples.iter().map(figure).collect());
         Self {

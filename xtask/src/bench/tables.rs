@@ -13,7 +13,7 @@ pub fn setting(record: &Record) -> String {
     let redis = machine.redis.as_ref().map_or_else(String::new, |version| format!(", Redis {version}"));
     format!(
         "{} cores, shared by everything that takes part and by the load generator; Envoy {} with one worker{redis}. \
-         Each figure is the median of {} of {} s. The load average before it began was {:.2}.",
+         Each figure is its median over {} of {} s. The load average before it began was {:.2}.",
         machine.cores,
         machine.envoy,
         count(record.rounds, "round"),
@@ -126,6 +126,30 @@ pub fn cpu(record: &Record) -> String {
             tenths(cpu.sum())
         }
     })
+}
+
+/// What leases save, beside asking for each request.
+pub fn leases(record: &Record) -> String {
+    let at = record.reference();
+    let at_load = at.map(load).unwrap_or_default();
+    let mut text = head(&[&at_load, "requests/s", "of Envoy alone", "CPU µs", "Envoy", "sidecar", "Redis"]);
+    let rows = ["envoy", "sluice-lease-auto", "sluice-lease", "sluice-redis"];
+    for row in rows.iter().filter_map(|variant| record.row(variant, at?)) {
+        let (sample, cpu) = (&row.median, &row.median.cpu_us);
+        line(
+            &mut text,
+            [
+                format!("`{}`", row.variant),
+                thousands(sample.per_second),
+                percent(row.ratio_to_envoy),
+                tenths(cpu.sum()),
+                tenths(cpu.envoy),
+                tenths(cpu.sidecar),
+                tenths(cpu.redis),
+            ],
+        );
+    }
+    text
 }
 
 /// The latencies of the open loop.

@@ -18,7 +18,9 @@ pub const RLS_DESCRIPTOR: &str = "x-api-key";
 pub enum Expect {
     /// Below 400.
     Passed,
-    /// 400 or above, once the load has warmed up.
+    /// The same, and nearly all are paid by leases once the load has warmed up.
+    Leased,
+    /// 429, once the load has warmed up.
     Denied,
 }
 
@@ -120,17 +122,16 @@ static VARIANTS: &[Variant] = &[
         Runs::InRedis(|| paths(10)),
     ),
     passing("sluice-policies-100", "and with a hundred", Runs::InRedis(|| paths(100))),
-    Variant {
-        name: "sluice-lease",
-        about: "Sluice with leases of 50 tokens, on 8 hot keys",
-        expect: Expect::Passed,
-        keys: HOT_KEYS,
-        runs: Runs::InRedis(|| {
-            let mut policy = policy("bench");
-            policy["lease"] = json!({"tokens": 50, "ttl": "1s"});
-            filter(json!([policy]))
-        }),
-    },
+    leasing(
+        "sluice-lease-auto",
+        "Sluice with `lease: auto`, on 8 hot keys: leases of as many tokens as were spent lately",
+        Runs::InRedis(|| leases(json!("auto"))),
+    ),
+    leasing(
+        "sluice-lease",
+        "the same with leases of 50 tokens at most, which are soon spent",
+        Runs::InRedis(|| leases(json!({"tokens": 50}))),
+    ),
     denying(
         "sluice-denied",
         "Sluice where it denies, and remembers what was denied, as it does by itself",
@@ -138,7 +139,7 @@ static VARIANTS: &[Variant] = &[
     ),
     denying(
         "sluice-denied-uncached",
-        "the same where every denial is asked for",
+        "the same where the filter remembers nothing: it asks for every denial, and the sidecar remembers",
         Runs::InRedis(|| {
             let mut value = exhausted();
             value["deny_cache"] = json!({"ceiling": "0s"});
@@ -237,6 +238,10 @@ const fn denying(name: &'static str, about: &'static str, runs: Runs) -> Variant
     Variant { name, about, expect: Expect::Denied, keys: KEYS, runs }
 }
 
+const fn leasing(name: &'static str, about: &'static str, runs: Runs) -> Variant {
+    Variant { name, about, expect: Expect::Leased, keys: HOT_KEYS, runs }
+}
+
 /// Has Envoy answer in the place of an upstream, so that none is measured. A route with a direct response would do for all
 /// but Envoy's own ratelimit filter, which asks for nothing on a route without a cluster: so a filter does, behind the
 /// limits, and the route to the upstream is never taken.
@@ -257,8 +262,8 @@ fn answer(config: &mut Config) -> fleet::Result<()> {
     Ok(())
 }
 
-/// Sluice with these policies. A request that could not be decided is denied, so that it fails the run and is not
-/// measured as one that passed; the timeouts are long, so that a hiccup of the machine does not fail a run.
+/// Sluice with these policies. A request that could not be decided is denied, so that it is not taken for one that
+/// passed; the timeouts are long, so that a hiccup of the machine does not fail a run.
 fn filter(policies: Value) -> Value {
     json!({
         "sidecar": {"cluster": "sluice", "timeout": "1s"},
@@ -293,10 +298,19 @@ fn paths(count: usize) -> Value {
     filter((1..=count).map(with_path).collect())
 }
 
+/// Half of the burst may be leased, which is more than any load takes.
+fn leases(lease: Value) -> Value {
+    let mut policy = policy("bench");
+    policy["lease"] = lease;
+    filter(json!([policy]))
+}
+
+/// A request that could not be decided passes here, so that it is not taken for one that was denied.
 fn exhausted() -> Value {
     let mut policy = policy("bench");
     policy["limit"] = json!("1 per day");
     policy["burst"] = json!(1);
+    policy["on_error"] = json!("allow");
     filter(json!([policy]))
 }
 
