@@ -4,7 +4,14 @@
 
 mod support;
 
-use std::{future::poll_fn, pin::Pin, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    io::{Read, Write},
+    net::TcpStream,
+    pin::Pin,
+    task::Poll,
+    time::Duration,
+};
 
 use bucket::{Kind, Limit};
 use contract::Verdict;
@@ -15,7 +22,7 @@ use sluice::{
         redis::{RedisAddress, RedisStore, Timeouts},
     },
 };
-use support::RedisServer;
+use support::{RedisServer, wait_until};
 
 const TIMEOUTS: Timeouts = Timeouts { answer: Duration::from_secs(10), connect: Duration::from_secs(10) };
 const BURST: u64 = 1_000_000;
@@ -70,8 +77,25 @@ async fn send() {
     }
 }
 
+/// Lets time pass for the store, and not for Redis.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
 async fn answered(waiting: Option<Waiting<'_>>) -> Answer {
     waiting.expect("accepted").await.expect("not overloaded")
+}
+
+/// Lets each batch arrive and be sent by itself, as far as runs may be under way.
+async fn arrive_one_by_one(store: &RedisStore, batches: Vec<Batch>) -> Vec<Option<Waiting<'_>>> {
+    let mut waiting = Vec::new();
+    for batch in batches {
+        waiting.extend(arrive(store, vec![batch]).await);
+        send().await;
+    }
+    waiting
 }
 
 #[tokio::test]
@@ -164,4 +188,86 @@ async fn a_run_that_fails_takes_only_its_own_requests_along() {
     assert_eq!(decided, [0, 0, 1]);
     assert!(store.ready().is_ok(), "the link is as good as before");
     assert_eq!(server.calls("evalsha"), 2, "the rest of a request that failed is not sent");
+}
+
+#[tokio::test]
+async fn a_second_run_is_sent_before_the_first_is_answered_and_no_third() {
+    let server = RedisServer::start();
+    let store = store(&server).await;
+    server.freeze();
+    let waiting = arrive_one_by_one(&store, vec![takes(1); 4]).await;
+    server.thaw();
+    for (place, waiting) in (1..).zip(waiting) {
+        assert_eq!(order(&answered(waiting).await), [Some(place)]);
+    }
+    assert_eq!(server.calls("evalsha"), 3, "the first, the second, and one that the others share");
+}
+
+#[tokio::test]
+async fn two_runs_of_a_script_that_redis_forgot_are_each_decided_once() {
+    let server = RedisServer::start();
+    let store = store(&server).await;
+    let () = redis::cmd("SCRIPT").arg("FLUSH").query(&mut server.connection()).expect("flushed");
+    server.freeze();
+    let waiting = arrive_one_by_one(&store, vec![takes(1); 2]).await;
+    server.thaw();
+    for (place, waiting) in (1..).zip(waiting) {
+        assert_eq!(order(&answered(waiting).await), [Some(place)]);
+    }
+    assert_eq!((server.calls("evalsha"), server.calls("eval")), (2, 2), "neither knew of the other");
+    assert_eq!(order(&store.take(takes(1)).await.expect("not overloaded")), [Some(3)]);
+}
+
+#[tokio::test]
+async fn two_runs_whose_connection_breaks_fail_and_are_not_sent_again() {
+    for killed_first in [true, false] {
+        let server = RedisServer::start();
+        let store = store(&server).await;
+        let mut admin = TcpStream::connect(("127.0.0.1", server.port())).expect("Redis listens");
+        // Redis knows of this connection, and so hears it in the order of what was sent.
+        admin.write_all(b"PING\r\n").expect("sent");
+        admin.read_exact(&mut [0; b"+PONG\r\n".len()]).expect("answered");
+        let mut kill = || admin.write_all(b"CLIENT KILL TYPE normal SKIPME yes\r\n").expect("sent");
+        server.freeze();
+        if killed_first {
+            kill();
+        }
+        let waiting = arrive_one_by_one(&store, vec![takes(1); 2]).await;
+        if !killed_first {
+            kill();
+        }
+        server.thaw();
+        for waiting in waiting {
+            assert_eq!(order(&answered(waiting).await), [None]);
+        }
+        let heard = server.calls("evalsha");
+        assert!(heard <= 2, "two runs were sent, and {heard} were heard");
+        wait_until("the connection to come back", async || store.ready().is_ok()).await;
+        let taken = order(&store.take(takes(1)).await.expect("not overloaded"))[0];
+        assert_eq!(taken, Some(heard + 1), "every run that was heard took one token");
+        assert_eq!(server.calls("evalsha"), heard + 1, "and none was sent again");
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_is_late_takes_none_along_that_was_sent_behind_it() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let server = RedisServer::start();
+    let address = RedisAddress::parse(&server.url()).expect("the URL is right");
+    let store = RedisStore::start(address, Timeouts { answer: HOUR, connect: HOUR }).await;
+    server.freeze();
+    let mut waiting = arrive_one_by_one(&store, vec![takes(1)]).await;
+    pass(HOUR * 2 / 3).await;
+    waiting.extend(arrive_one_by_one(&store, vec![takes(2)]).await);
+    pass(HOUR * 2 / 3).await;
+    assert_eq!(order(&answered(waiting[0].take()).await), [None], "its time is over");
+    send().await;
+    waiting.extend(arrive_one_by_one(&store, vec![takes(3)]).await);
+    server.thaw();
+    assert_eq!(order(&answered(waiting[1].take()).await), [Some(2), Some(3)], "it had time left");
+    assert_eq!(order(&answered(waiting[2].take()).await), [Some(4), Some(5), Some(6)]);
+    assert_eq!(server.calls("evalsha"), 3, "each was sent once");
+    // Each connection loads the script; a Redis before version 7 counts that by another name.
+    let connections = server.calls("script|load") + server.calls("script");
+    assert_eq!(connections, 2, "the last over a new connection");
 }

@@ -51,6 +51,10 @@ pub(super) enum RunError {
     /// Redis answered that it will not: nothing was taken, and the link is fit for other runs.
     #[error("Redis refused the script: {0}")]
     Refused(RedisError),
+    /// The run may or may not have been executed, or still be. No further one is sent over the link: it would wait
+    /// behind this one.
+    #[error("no reply within {0:?}")]
+    Late(Duration),
     /// The run may or may not have been executed, or the server is no longer the one to ask: the link is of no
     /// more use.
     #[error("{0}")]
@@ -112,7 +116,7 @@ impl Link {
                 Ok(Ok(_)) => Err(RunError::Lost("an unknown reply".to_owned())),
                 Ok(Err(error)) if is_refusal(&error) => Err(RunError::Refused(error)),
                 Ok(Err(error)) => Err(RunError::Lost(error.to_string())),
-                Err(_) => Err(RunError::Lost(format!("no reply within {timeout:?}"))),
+                Err(_) => Err(RunError::Late(timeout)),
             };
             (parts, reply)
         }

@@ -46,6 +46,14 @@ enum Ended {
     Stopped,
 }
 
+/// Why no further run is sent over a link.
+enum Unfit {
+    /// A run had no reply in time; those that were sent behind it may have theirs.
+    Late(String),
+    /// Nothing is heard of it any more.
+    Lost(String),
+}
+
 impl Worker {
     pub(super) fn new(
         address: RedisAddress,
@@ -117,11 +125,18 @@ impl Worker {
         // What is still under way when the link is lost ends with this, and its jobs with it: those have failed.
         let mut flying = JoinSet::new();
         let mut stopped = false;
+        // Once a run was late nothing is sent any more, and what was sent behind it has its own time to be answered.
+        let mut late = None;
         loop {
+            if flying.is_empty()
+                && let Some(reason) = late
+            {
+                return Ended::Lost(reason);
+            }
             while let Ok(job) = self.arrivals.try_recv() {
                 self.queue.push(job);
             }
-            while flying.len() < self.in_flight {
+            while late.is_none() && flying.len() < self.in_flight {
                 let parts = self.queue.next_run();
                 if parts.is_empty() {
                     break;
@@ -139,8 +154,10 @@ impl Worker {
                 Some(landed) = flying.join_next() => {
                     // No run panics, and none is aborted while it is waited for.
                     let Ok((asked_at_us, (parts, reply))) = landed else { continue };
-                    if let Err(reason) = self.settle(parts, asked_at_us, reply) {
-                        return Ended::Lost(reason);
+                    match self.settle(parts, asked_at_us, reply) {
+                        Ok(()) => {}
+                        Err(Unfit::Late(reason)) => late = Some(reason),
+                        Err(Unfit::Lost(reason)) => return Ended::Lost(reason),
                     }
                 }
                 // A link that was lost while idle is not used for the next batch, which then is sent once, over
@@ -148,7 +165,7 @@ impl Worker {
                 () = link.lost(), if flying.is_empty() => {
                     return Ended::Lost("it closed the connection".to_owned());
                 }
-                job = self.arrivals.recv(), if !stopped && flying.len() < self.in_flight => match job {
+                job = self.arrivals.recv(), if !stopped && late.is_none() && flying.len() < self.in_flight => match job {
                     Some(job) => self.queue.push(job),
                     None => stopped = true,
                 },
@@ -156,16 +173,16 @@ impl Worker {
         }
     }
 
-    /// Hands out what became of a run; an error says why the link was lost.
+    /// Hands out what became of a run; an error says why its link is of no more use.
     fn settle(
         &mut self,
         parts: Vec<Part>,
         asked_at_us: u64,
         reply: Result<Vec<u8>, RunError>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Unfit> {
         let takes: Vec<&Take> = parts.iter().flat_map(Part::takes).collect();
         let answer = match reply {
-            Ok(reply) => script::decode(&takes, &reply).map_err(|error| error.to_string())?,
+            Ok(reply) => script::decode(&takes, &reply).map_err(|error| Unfit::Lost(error.to_string()))?,
             // The parts are dropped, and their jobs with them: those have failed.
             Err(RunError::Refused(error)) => {
                 if !std::mem::replace(&mut self.refusing, true) {
@@ -173,7 +190,8 @@ impl Worker {
                 }
                 return Ok(());
             }
-            Err(RunError::Lost(reason)) => return Err(reason),
+            Err(error @ RunError::Late(_)) => return Err(Unfit::Late(error.to_string())),
+            Err(RunError::Lost(reason)) => return Err(Unfit::Lost(reason)),
         };
         self.attempts = 0;
         if std::mem::take(&mut self.refusing) {
