@@ -20,7 +20,13 @@ use std::{
 use contract::{BucketVerdict, Outcome};
 use hashlink::LruCache;
 
-/// What is known of at most so many buckets: of more, what was used least recently is forgotten first.
+/// Of what was used least recently, how many denials are looked at for each that is remembered: more than one, so that
+/// what holds no longer is given back faster than it comes.
+const LOOKED_AT_PER_INSERT: usize = 4;
+
+/// What is known of at most so many buckets: of more, what was used least recently is forgotten first. What holds no
+/// longer is forgotten where it is met, and a few at a time as others are remembered, so that a burst of names does not
+/// keep its memory.
 ///
 /// `K` names a bucket, or a bucket and the limit that it is held to: a denial under one limit says nothing under
 /// another. `V` is whatever the asker wants back. Keys are compared in full, and are hashed with a seed of their own,
@@ -56,8 +62,20 @@ impl<K: Hash + Eq, V> Denials<K, V> {
         if holds_us == 0 || self.known.capacity() == 0 {
             return;
         }
+        self.forget_expired(asked_at_us);
         let until_us = asked_at_us.saturating_add(holds_us);
         self.known.insert(key, Known { cost_tokens, until_us, value });
+    }
+
+    /// Forgets a few that hold no longer at `now_us`, or at any time after it, from the end that was used least recently.
+    fn forget_expired(&mut self, now_us: u64) {
+        for _ in 0..LOOKED_AT_PER_INSERT {
+            // The first is the one that was used least recently.
+            if self.known.iter().next().is_none_or(|(_, known)| now_us < known.until_us) {
+                return;
+            }
+            self.known.remove_lru();
+        }
     }
 
     /// What was remembered of `key`, where it certainly denies `cost_tokens` at `now_us`. What holds no longer is
@@ -159,6 +177,24 @@ mod tests {
         assert_eq!(denials.len(), 2);
         assert!(denials.get("b", 1, 1).is_none());
         assert!(denials.get("a", 1, 1).is_some() && denials.get("c", 1, 1).is_some());
+    }
+
+    #[test]
+    fn what_holds_no_longer_makes_way_as_others_are_remembered() {
+        let mut denials = Denials::new(100, 1_000);
+        for key in 0..50 {
+            denials.insert(key, 1, Some(500 + key), 0, ());
+        }
+        assert!(denials.get(&0, 1, 1).is_some(), "now it was used last");
+        denials.insert(100, 1, None, 500, ());
+        assert_eq!(denials.len(), 51, "1, used least recently, still holds, so nobody looks further");
+        denials.insert(101, 1, None, 502, ());
+        assert_eq!(denials.len(), 50, "1 and 2 hold no longer, and 3 does");
+        for key in 102..120 {
+            denials.insert(key, 1, None, 900, ());
+        }
+        assert_eq!(denials.len(), 20, "all that was ever remembered and holds");
+        assert!((100..120).all(|key| denials.get(&key, 1, 900).is_some()));
     }
 
     #[test]
