@@ -76,12 +76,13 @@ pub struct Args {
     pub redis_in_flight: String,
 
     /// For how long at most a denial is repeated without asking Redis, which it never is for longer than its
-    /// retry-after: so soon a refund by another sidecar, a raised limit or an emptied Redis is seen; 0s asks each time
-    #[arg(long, env = "SLUICE_DENY_CACHE_CEILING", value_name = "DURATION", default_value = "1s")]
+    /// retry-after: so soon a refund by another sidecar, a raised limit or an emptied Redis is seen, and later by
+    /// the ceiling of the filter's deny_cache where that is on, too; 0s asks each time
+    #[arg(long, env = "SLUICE_DENY_CACHE_CEILING", value_name = "DURATION", default_value = "500ms")]
     pub deny_cache_ceiling: String,
 
-    /// Of how many buckets at most denials are repeated
-    #[arg(long, env = "SLUICE_DENY_CACHE_ENTRIES", value_name = "NUMBER", default_value = "65536")]
+    /// Of how many buckets at most denials are repeated: about 1.2 KB each where keys are long
+    #[arg(long, env = "SLUICE_DENY_CACHE_ENTRIES", value_name = "NUMBER", default_value = "8192")]
     pub deny_cache_entries: String,
 
     /// The most buckets that are kept in memory at a time; a full one needs no place

@@ -5,9 +5,14 @@
 
 mod support;
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    task::Poll,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-use bucket::{Kind, Limit};
+use bucket::{Kind, Lease, Limit, Terms};
 use contract::{BucketVerdict, Outcome, Verdict};
 use sluice::{
     batch::{Ask, Batch, Take, bucket_key},
@@ -23,6 +28,9 @@ const TIMEOUTS: Timeouts = Timeouts { answer: Duration::from_secs(10), connect: 
 const MINUTE: Duration = Duration::from_secs(60);
 const KEYS: u64 = 4;
 
+/// Long, so that a lease hardly ever lapses between the question to one Redis and to the other.
+const TERMS: Terms = Terms { ttl_us: 3_600_000_000, share_percent: 60 };
+
 async fn store(server: &RedisServer, deny_cache: DenyCache) -> RedisStore {
     let address = RedisAddress::parse(&server.url()).expect("the URL is right");
     RedisStore::start(address, Asking { deny_cache, ..TIMEOUTS.into() }).await
@@ -30,6 +38,17 @@ async fn store(server: &RedisServer, deny_cache: DenyCache) -> RedisStore {
 
 async fn take(store: &RedisStore, takes: &[Take]) -> Answer {
     store.take(Batch { takes: takes.to_vec() }).await.expect("not overloaded")
+}
+
+/// Lets time pass for the stores, and not for Redis.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
+fn of_one(key: u64, limit: Limit, cost_tokens: u64, kind: Kind) -> Take {
+    Take { buckets: vec![Ask { bucket_key: name(key), limit, cost_tokens }], kind, follows: false }
 }
 
 /// Two sidecars on one Redis that remember, and one on another that asks each time.
@@ -40,8 +59,12 @@ struct Twins {
     ceiling: Duration,
     limits: Vec<Limit>,
     passed: Duration,
-    /// When something was returned to a bucket or its limit was changed last.
-    loosened: HashMap<String, Duration>,
+    /// For each sidecar that remembers, when something was last returned to a bucket by way of the other, or its limit
+    /// was changed.
+    loosened: [HashMap<String, Duration>; 2],
+    /// Leases that have not ended, though they may have lapsed: of which key, under which limit, and as each Redis
+    /// granted them.
+    leases: Vec<(u64, Limit, [Lease; 2])>,
     wrongly_denied: u64,
 }
 
@@ -66,7 +89,8 @@ impl Twins {
             ceiling,
             limits,
             passed: Duration::ZERO,
-            loosened: HashMap::new(),
+            loosened: [HashMap::new(), HashMap::new()],
+            leases: Vec::new(),
             wrongly_denied: 0,
         }
     }
@@ -77,8 +101,12 @@ impl Twins {
             3 if mix == Mix::Everything => {
                 let key = random.below(KEYS);
                 self.limits[key as usize] = limit(1 + random.below(3), 3 + random.below(5));
-                self.loosened.insert(name(key), self.passed);
+                for loosened in &mut self.loosened {
+                    loosened.insert(name(key), self.passed);
+                }
             }
+            4 if mix == Mix::Everything => self.lease(random).await,
+            5 if mix == Mix::Everything && !self.leases.is_empty() => self.end_lease(random).await,
             _ => self.ask(random, mix).await,
         }
     }
@@ -91,25 +119,69 @@ impl Twins {
         assert_eq!(remembered.verdicts.len(), takes.len());
         for ((take, told), truth) in takes.iter().zip(&remembered.verdicts).zip(&truth.verdicts) {
             if matches!(take.kind, Kind::Refund) {
-                self.loosened.extend(take.buckets.iter().map(|ask| (ask.bucket_key.clone(), self.passed)));
+                self.returned_by(asked_of, take);
             }
             match (told, truth) {
                 (Verdict::Allowed(told), Verdict::Allowed(truth)) => assert_alike(told, truth),
                 (Verdict::Denied(told), Verdict::Denied(truth)) => assert_denied_alike(told, truth),
                 (Verdict::Denied(_), Verdict::Allowed(_)) if mix == Mix::Everything => {
-                    self.wrongly_denied(take).await;
+                    self.wrongly_denied(asked_of, take).await;
                 }
                 differs => panic!("{differs:?}\nfor {take:?}\nin {takes:?}"),
             }
         }
     }
 
-    /// Denied what is allowed: lately, something was returned to one of the buckets, or its limit was changed. What the
-    /// other took meanwhile is returned, so that both go on alike.
-    async fn wrongly_denied(&mut self, wrongly: &Take) {
+    /// Tokens in advance, by way of either sidecar.
+    async fn lease(&mut self, random: &mut Random) {
+        let key = random.below(2);
+        let limit = self.limits[key as usize];
+        let lease = of_one(key, limit, 1 + random.below(3), Kind::Lease(TERMS));
+        let stores = [&self.remembering[random.below(2) as usize], &self.asking];
+        let mut granted = Vec::new();
+        for store in stores {
+            let answer = take(store, std::slice::from_ref(&lease)).await;
+            let [Verdict::Leased { tokens, lapses_at_us, .. }] = answer.verdicts[..] else {
+                panic!("{answer:?} for {lease:?}")
+            };
+            granted.push(Lease { tokens, lapses_at_us });
+        }
+        assert_eq!(granted[0].tokens, granted[1].tokens, "for {lease:?}");
+        if granted[0].tokens > 0 {
+            self.leases.push((key, limit, [granted[0], granted[1]]));
+        }
+    }
+
+    /// Returns what was not spent of a lease, by way of either sidecar.
+    async fn end_lease(&mut self, random: &mut Random) {
+        let place = random.below(self.leases.len() as u64) as usize;
+        let (key, limit, granted) = self.leases.swap_remove(place);
+        let unspent = random.below(granted[0].tokens + 1);
+        let returned = granted.map(|lease| of_one(key, limit, unspent, Kind::Return(lease)));
+        let asked_of = random.below(2) as usize;
+        for (store, returned) in [&self.remembering[asked_of], &self.asking].into_iter().zip(&returned) {
+            let answer = take(store, std::slice::from_ref(returned)).await;
+            assert!(matches!(answer.verdicts[..], [Verdict::Allowed(_)]), "{answer:?} for {returned:?}");
+        }
+        self.returned_by(asked_of, &returned[0]);
+    }
+
+    /// The sidecar that was asked knows of it at once.
+    fn returned_by(&mut self, asked_of: usize, take: &Take) {
+        let passed = self.passed;
+        self.loosened[1 - asked_of].extend(take.buckets.iter().map(|ask| (ask.bucket_key.clone(), passed)));
+    }
+
+    /// Denied what is allowed: lately, something was returned to one of the buckets by way of the other sidecar, or its
+    /// limit was changed. What the other took meanwhile is returned, so that both go on alike.
+    async fn wrongly_denied(&mut self, asked_of: usize, wrongly: &Take) {
+        let loosened = &self.loosened[asked_of];
         let lately =
-            |ask: &Ask| self.loosened.get(&ask.bucket_key).is_some_and(|&at| self.passed - at < self.ceiling);
-        assert!(wrongly.buckets.iter().any(lately), "{wrongly:?} was denied for longer than the ceiling");
+            |ask: &Ask| loosened.get(&ask.bucket_key).is_some_and(|&at| self.passed - at < self.ceiling);
+        assert!(
+            wrongly.buckets.iter().any(lately),
+            "{wrongly:?} was denied for longer than the ceiling, or by who should know"
+        );
         self.wrongly_denied += 1;
         let back = Take { kind: Kind::Refund, follows: false, ..wrongly.clone() };
         take(&self.asking, &[back]).await;
@@ -122,15 +194,21 @@ impl Twins {
             let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut redis).expect("Redis lists");
             for key in keys {
                 let value: String = redis::cmd("GET").arg(&key).query(&mut redis).expect("Redis reads");
-                let (bucket, at_us) = value.rsplit_once(' ').expect("three numbers");
-                let at_us = at_us.parse::<u64>().expect("a number") - time.as_micros() as u64;
-                let set = redis::cmd("SET").arg(&key).arg(format!("{bucket} {at_us}")).arg("KEEPTTL").clone();
+                let mut numbers: Vec<i64> =
+                    value.split(' ').map(|number| number.parse().expect("a number")).collect();
+                // When it was counted, and when its leases lapse, of which there may be none.
+                for at_us in numbers.iter_mut().skip(2).step_by(2).filter(|at_us| **at_us > 0) {
+                    *at_us -= time.as_micros() as i64;
+                }
+                let value = numbers.iter().map(i64::to_string).collect::<Vec<_>>().join(" ");
+                let set = redis::cmd("SET").arg(&key).arg(value).arg("KEEPTTL").clone();
                 let () = set.query(&mut redis).expect("Redis writes");
             }
         }
-        tokio::time::pause();
-        tokio::time::advance(time).await;
-        tokio::time::resume();
+        for lease in self.leases.iter_mut().flat_map(|(_, _, granted)| granted) {
+            lease.lapses_at_us -= time.as_micros() as u64;
+        }
+        pass(time).await;
         self.passed += time;
     }
 
@@ -253,9 +331,7 @@ async fn a_batch_that_is_known_in_part_keeps_its_order_and_its_time_goes_on() {
     take(&store, &[of(0, 1), of(1, 9)]).await;
     let heard = take(&store, &[of(0, 1)]).await;
     let Verdict::Denied(first) = &heard.verdicts[0] else { panic!("{heard:?}") };
-    tokio::time::pause();
-    tokio::time::advance(MINUTE).await;
-    tokio::time::resume();
+    pass(MINUTE).await;
     let known = take(&store, &[of(0, 1)]).await;
     let Verdict::Denied(later) = &known.verdicts[0] else { panic!("{known:?}") };
     let minute_us = MINUTE.as_micros() as u64;
@@ -281,4 +357,37 @@ async fn what_is_known_is_denied_while_redis_is_gone() {
     support::wait_until("the loss to be noticed", async || store.ready().is_err()).await;
     let answer = take(&store, &[of(1), of(0)]).await;
     assert!(matches!(answer.verdicts[..], [Verdict::Failed(_), Verdict::Denied(_)]), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_denial_that_is_heard_after_its_wait_is_not_repeated() {
+    const WAIT: Duration = Duration::from_secs(30 * 60);
+    let timeouts = Timeouts { answer: WAIT * 4, connect: WAIT * 4 };
+    let deny_cache = DenyCache { ceiling: WAIT * 4, ..DenyCache::default() };
+    // Heard in time, it is repeated; heard late, the bucket must be asked.
+    for (heard_after, asked) in [(Duration::ZERO, 1), (WAIT * 2, 2)] {
+        let server = RedisServer::start();
+        let address = RedisAddress::parse(&server.url()).expect("the URL is right");
+        let store = RedisStore::start(address, Asking { deny_cache, ..timeouts.into() }).await;
+        let limit = Limit::new(1, WAIT.as_micros() as u64, 1).expect("valid");
+        let once = of_one(0, limit, 1, Kind::Take);
+        // It was counted in the days to come, so that its wait is the same whenever it is decided.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+        let empty = format!("0 {} {}", limit.period_us(), (now + WAIT * 100).as_micros());
+        let () = redis::cmd("SET").arg(name(0)).arg(empty).query(&mut server.connection()).expect("set");
+        server.freeze();
+        let mut waiting = Box::pin(take(&store, std::slice::from_ref(&once)));
+        // All runs in turn on this one thread: it arrives, and is sent.
+        for _ in 0..100 {
+            assert!(poll_fn(|context| Poll::Ready(waiting.as_mut().poll(context))).await.is_pending());
+            tokio::task::yield_now().await;
+        }
+        pass(heard_after).await;
+        server.thaw();
+        let answer = waiting.await;
+        let [Verdict::Denied(buckets)] = &answer.verdicts[..] else { panic!("{answer:?}") };
+        assert_eq!(buckets[0].retry_after_us, Some(WAIT.as_micros() as u64));
+        assert!(matches!(take(&store, &[once]).await.verdicts[..], [Verdict::Denied(_)]));
+        assert_eq!(server.calls("evalsha"), asked, "heard after {heard_after:?}");
+    }
 }

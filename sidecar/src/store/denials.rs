@@ -20,13 +20,14 @@ use crate::batch::Take;
 pub struct DenyCache {
     /// Of how many buckets at most.
     pub entries: usize,
-    /// For how long at most: so soon a refund by another sidecar and a raised limit are seen. Zero switches it off.
+    /// For how long at most: so soon a refund by another sidecar and a raised limit are seen. A filter that remembers for
+    /// itself what it was told sees them its own ceiling later. Zero switches it off.
     pub ceiling: Duration,
 }
 
 impl Default for DenyCache {
     fn default() -> Self {
-        Self { entries: 65_536, ceiling: Duration::from_secs(1) }
+        Self { entries: 8_192, ceiling: Duration::from_millis(500) }
     }
 }
 
@@ -145,12 +146,15 @@ impl Known {
         denied.then_some(Verdict::Denied(verdicts))
     }
 
-    /// In the order of the batch: what is returned to a bucket counts for what was denied before it, not after.
+    /// In the order of the batch: what is returned to a bucket counts for what was denied before it, not after, and so does
+    /// that it allowed a take.
     fn learn(&mut self, takes: &[&Take], answer: &Answer, asked_at_us: u64, heard_at_us: u64) {
         self.heard = (answer.now_us, heard_at_us);
         for (take, verdict) in takes.iter().zip(&answer.verdicts) {
             match verdict {
                 _ if take.kind != Kind::Take => self.forget(take),
+                // What was known may have been wrong, as after a refund by another sidecar, and is out of date.
+                Verdict::Allowed(_) => self.forget(take),
                 // A take that follows is always asked.
                 Verdict::Denied(buckets) if !take.follows => {
                     for (ask, verdict) in take.buckets.iter().zip(buckets) {
@@ -170,6 +174,9 @@ impl Known {
     }
 
     fn forget(&mut self, take: &Take) {
+        if self.buckets.is_empty() {
+            return;
+        }
         for ask in &take.buckets {
             self.buckets.remove(&ask.bucket_key);
         }
@@ -178,6 +185,8 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
+    use bucket::{Lease, Terms};
+
     use super::*;
     use crate::batch::Ask;
 
@@ -255,7 +264,9 @@ mod tests {
     #[test]
     fn what_is_returned_or_charged_is_forgotten_before_what_comes_behind_it() {
         let denied = take(&["a"]);
-        for kind in [Kind::Refund, Kind::Charge] {
+        let lease = Kind::Lease(Terms { ttl_us: 1_000_000, share_percent: 50 });
+        let returned = Kind::Return(Lease { tokens: 1, lapses_at_us: 9_000 });
+        for kind in [Kind::Refund, Kind::Charge, lease, returned] {
             let change = Take { kind, ..denied.clone() };
             let mut known = knowing(&denied, &[80]);
             let answer = known.answer(&[denied.clone(), change.clone(), denied.clone()], 1_020);
@@ -266,11 +277,26 @@ mod tests {
             let follows = Take { follows: true, ..change.clone() };
             assert_eq!(known.answer(&[take(&["c"]), follows, denied.clone()], 1_020), None);
             // And where it was decided behind a take that was denied, in the same run.
+            let buckets = vec![verdict(0)];
+            let decided = match kind {
+                Kind::Lease(_) => Verdict::Leased { tokens: 1, lapses_at_us: 9_000, buckets },
+                _ => Verdict::Allowed(buckets),
+            };
+            let verdicts = vec![Verdict::Denied(vec![verdict(80)]), decided];
             let mut known = Known::new(CACHE);
-            let verdicts = vec![Verdict::Denied(vec![verdict(80)]), Verdict::Allowed(vec![verdict(0)])];
             known.learn(&[&denied, &change], &Answer { now_us: 7_000, verdicts }, 1_000, 1_010);
             assert!(!is_known(&mut known, &denied, 1_020));
         }
+    }
+
+    #[test]
+    fn a_bucket_that_allowed_a_take_is_asked_again() {
+        let denied = take(&["a", "b"]);
+        let mut known = knowing(&denied, &[80, 80]);
+        let verdicts = vec![Verdict::Allowed(vec![verdict(0)])];
+        known.learn(&[&take(&["b"])], &Answer { now_us: 7_000, verdicts }, 1_000, 1_020);
+        assert!(!is_known(&mut known, &denied, 1_030));
+        assert!(is_known(&mut known, &take(&["a"]), 1_030), "and no other");
     }
 
     #[test]
