@@ -32,9 +32,9 @@ const ALL: [Shortcut; 4] = [
         sidecar_off: &["--deny-cache-ceiling", "0s"],
     },
     Shortcut {
-        name: "two callouts at once",
+        name: "two callouts and two runs at once",
         filter: |filter, on| filter["sidecar"]["in_flight"] = json!(if on { 2 } else { 1 }),
-        sidecar_off: &[],
+        sidecar_off: &["--redis-in-flight", "1"],
     },
     Shortcut {
         name: LEASE,
