@@ -36,7 +36,7 @@ pub fn throughput(record: &Record) -> Result<Drawn, Failure> {
 
 /// Processor time per request by process.
 pub fn cpu(record: &Record) -> Result<Drawn, Failure> {
-    let at = record.reference();
+    let at = reference(record);
     let has_service = record.rows.iter().any(|row| row.median.cpu_us.other > 0.0);
     let parts = if has_service { 4 } else { 3 };
     let chart = Chart {
@@ -88,6 +88,12 @@ pub fn open_loop(record: &Record) -> Result<Option<Drawn>, Failure> {
         format!("{} µs", thousands(row.median.p50_us))
     })
     .map(Some)
+}
+
+/// The load that most figures are compared under: 64 connections, or the last that was measured.
+fn reference(record: &Record) -> Option<Load> {
+    let loads = record.loads(is_closed);
+    loads.iter().copied().find(|load| *load == Load::Connections(64)).or(loads.last().copied())
 }
 
 /// A line for each variant, with the figures of each load.

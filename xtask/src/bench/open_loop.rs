@@ -19,7 +19,7 @@ use polling::{Event, Events, PollMode, Poller};
 use crate::Failure;
 
 /// The most requests on their way at a time. A request that finds no free connection waits, and its wait counts.
-const CONNECTIONS: usize = 128;
+pub const CONNECTIONS: usize = 128;
 
 const SEED: u64 = 1;
 

@@ -69,6 +69,9 @@ pub struct Sample {
     pub cpu_us: Cpu,
     /// The share of the requests that had no answer in time; above 0 only in an open loop that is too fast.
     pub unanswered: f64,
+    /// The share of the answers that leases paid for.
+    #[serde(default)]
+    pub leased: f64,
 }
 
 /// Processor time per request by process, in microseconds.
@@ -96,12 +99,6 @@ impl Record {
             self.rows.iter().map(|row| row.load).filter(|load| of_kind(*load)).collect();
         loads.dedup();
         loads
-    }
-
-    /// The load that most figures are compared under: 64 connections, or the last number of them that was measured.
-    pub fn reference(&self) -> Option<Load> {
-        let loads = self.loads(|load| matches!(load, Load::Connections(_)));
-        loads.iter().copied().find(|load| *load == Load::Connections(64)).or(loads.last().copied())
     }
 
     /// The variants, in the order of measuring.
@@ -136,6 +133,7 @@ impl Sample {
                 other: of(&|sample| sample.cpu_us.other),
             },
             unanswered: of(&|sample| sample.unanswered),
+            leased: of(&|sample| sample.leased),
         }
     }
 }

@@ -128,28 +128,14 @@ pub fn cpu(record: &Record) -> String {
     })
 }
 
-/// What leases save, beside asking for each request.
+/// What leases save, beside asking for each request: throughput, processor time, and how many they paid for.
 pub fn leases(record: &Record) -> String {
-    let at = record.reference();
-    let at_load = at.map(load).unwrap_or_default();
-    let mut text = head(&[&at_load, "requests/s", "of Envoy alone", "CPU µs", "Envoy", "sidecar", "Redis"]);
-    let rows = ["envoy", "sluice-lease-auto", "sluice-lease", "sluice-redis"];
-    for row in rows.iter().filter_map(|variant| record.row(variant, at?)) {
-        let (sample, cpu) = (&row.median, &row.median.cpu_us);
-        line(
-            &mut text,
-            [
-                format!("`{}`", row.variant),
-                thousands(sample.per_second),
-                percent(row.ratio_to_envoy),
-                tenths(cpu.sum()),
-                tenths(cpu.envoy),
-                tenths(cpu.sidecar),
-                tenths(cpu.redis),
-            ],
-        );
-    }
-    text
+    let mut of_leases = record.clone();
+    of_leases.rows.retain(|row| row.variant.starts_with("sluice-lease") || row.variant == "sluice-redis");
+    by_load(&of_leases, is_closed, |row| {
+        let cpu_us = tenths(row.median.cpu_us.sum());
+        format!("{}, {cpu_us} µs, {} leased", percent(row.ratio_to_envoy), percent(row.median.leased))
+    })
 }
 
 /// The latencies of the open loop.

@@ -19,7 +19,10 @@ pub enum Expect {
     /// Below 400.
     Passed,
     /// The same, and nearly all are paid by leases once the load has warmed up.
-    Leased,
+    Leased {
+        /// Where no more requests than this are on their way at a time.
+        at_a_time: u32,
+    },
     /// 429, once the load has warmed up.
     Denied,
 }
@@ -77,6 +80,9 @@ const KEYS: u32 = 1_000;
 /// Few enough that each is hot.
 const HOT_KEYS: u32 = 8;
 
+/// Of a lease that is soon spent.
+const FEW_TOKENS: u32 = 50;
+
 static VARIANTS: &[Variant] = &[
     passing("envoy", "Envoy alone: it answers, and nothing limits", Runs::Nothing),
     passing(
@@ -125,12 +131,15 @@ static VARIANTS: &[Variant] = &[
     leasing(
         "sluice-lease-auto",
         "Sluice with `lease: auto`, on 8 hot keys: leases of as many tokens as were spent lately",
+        u32::MAX,
         Runs::InRedis(|| leases(json!("auto"))),
     ),
     leasing(
         "sluice-lease",
         "the same with leases of 50 tokens at most, which are soon spent",
-        Runs::InRedis(|| leases(json!({"tokens": 50}))),
+        // The next lease is asked for when half of one is left, which has to last until it is there.
+        HOT_KEYS * FEW_TOKENS / 2,
+        Runs::InRedis(|| leases(json!({"tokens": FEW_TOKENS}))),
     ),
     denying(
         "sluice-denied",
@@ -238,8 +247,8 @@ const fn denying(name: &'static str, about: &'static str, runs: Runs) -> Variant
     Variant { name, about, expect: Expect::Denied, keys: KEYS, runs }
 }
 
-const fn leasing(name: &'static str, about: &'static str, runs: Runs) -> Variant {
-    Variant { name, about, expect: Expect::Leased, keys: HOT_KEYS, runs }
+const fn leasing(name: &'static str, about: &'static str, at_a_time: u32, runs: Runs) -> Variant {
+    Variant { name, about, expect: Expect::Leased { at_a_time }, keys: HOT_KEYS, runs }
 }
 
 /// Has Envoy answer in the place of an upstream, so that none is measured. A route with a direct response would do for all
