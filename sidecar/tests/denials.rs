@@ -106,16 +106,20 @@ impl Twins {
                 }
             }
             4 if mix == Mix::Everything => self.lease(random).await,
-            5 if mix == Mix::Everything && !self.leases.is_empty() => self.end_lease(random).await,
+            5 | 6 if mix == Mix::Everything && !self.leases.is_empty() => self.end_lease(random).await,
             _ => self.ask(random, mix).await,
         }
     }
 
     async fn ask(&mut self, random: &mut Random, mix: Mix) {
         let takes = any_takes(random, &self.limits, mix);
-        let asked_of = random.below(2) as usize;
-        let remembered = take(&self.remembering[asked_of], &takes).await;
-        let truth = take(&self.asking, &takes).await;
+        self.compare(random.below(2) as usize, &takes, mix).await;
+    }
+
+    /// What one of the sidecars tells, and what is true.
+    async fn compare(&mut self, asked_of: usize, takes: &[Take], mix: Mix) {
+        let remembered = take(&self.remembering[asked_of], takes).await;
+        let truth = take(&self.asking, takes).await;
         assert_eq!(remembered.verdicts.len(), takes.len());
         for ((take, told), truth) in takes.iter().zip(&remembered.verdicts).zip(&truth.verdicts) {
             if matches!(take.kind, Kind::Refund) {
@@ -152,18 +156,21 @@ impl Twins {
         }
     }
 
-    /// Returns what was not spent of a lease, by way of either sidecar.
+    /// Returns what was not spent of a lease, by way of either sidecar, between two questions to the same.
     async fn end_lease(&mut self, random: &mut Random) {
         let place = random.below(self.leases.len() as u64) as usize;
         let (key, limit, granted) = self.leases.swap_remove(place);
         let unspent = random.below(granted[0].tokens + 1);
         let returned = granted.map(|lease| of_one(key, limit, unspent, Kind::Return(lease)));
         let asked_of = random.below(2) as usize;
+        let once = [of_one(key, self.limits[key as usize], 1, Kind::Take)];
+        self.compare(asked_of, &once, Mix::Everything).await;
         for (store, returned) in [&self.remembering[asked_of], &self.asking].into_iter().zip(&returned) {
             let answer = take(store, std::slice::from_ref(returned)).await;
             assert!(matches!(answer.verdicts[..], [Verdict::Allowed(_)]), "{answer:?} for {returned:?}");
         }
         self.returned_by(asked_of, &returned[0]);
+        self.compare(asked_of, &once, Mix::Everything).await;
     }
 
     /// The sidecar that was asked knows of it at once.
@@ -173,7 +180,7 @@ impl Twins {
     }
 
     /// Denied what is allowed: lately, something was returned to one of the buckets by way of the other sidecar, or its
-    /// limit was changed. What the other took meanwhile is returned, so that both go on alike.
+    /// limit was changed. What the other took meanwhile is undone, so that both go on alike.
     async fn wrongly_denied(&mut self, asked_of: usize, wrongly: &Take) {
         let loosened = &self.loosened[asked_of];
         let lately =
@@ -183,8 +190,18 @@ impl Twins {
             "{wrongly:?} was denied for longer than the ceiling, or by who should know"
         );
         self.wrongly_denied += 1;
-        let back = Take { kind: Kind::Refund, follows: false, ..wrongly.clone() };
-        take(&self.asking, &[back]).await;
+        let [mut remembering, mut asking] = self.servers.each_ref().map(RedisServer::connection);
+        for Ask { bucket_key, .. } in &wrongly.buckets {
+            let get = redis::pipe().get(bucket_key).pttl(bucket_key).query(&mut remembering);
+            let (value, time_to_live_ms): (Option<String>, i64) = get.expect("Redis reads");
+            let () = match value {
+                Some(value) => redis::cmd("SET")
+                    .arg(&[bucket_key, &value, "PX", &time_to_live_ms.to_string()])
+                    .query(&mut asking)
+                    .expect("Redis writes"),
+                None => redis::cmd("DEL").arg(bucket_key).query(&mut asking).expect("Redis deletes"),
+            };
+        }
     }
 
     /// Lets time pass for the buckets and the stores alike.
@@ -239,7 +256,8 @@ fn any_takes(random: &mut Random, limits: &[Limit], mix: Mix) -> Vec<Take> {
             let mut keys = vec![first];
             keys.extend(random.percent(40).then_some(second));
             let kind = match random.below(12) {
-                0 => Kind::Charge,
+                // Few where something is returned, too, so that this is felt.
+                0 if mix == Mix::Charges || random.percent(20) => Kind::Charge,
                 1 | 2 if mix == Mix::Everything => Kind::Refund,
                 _ => Kind::Take,
             };
@@ -294,7 +312,7 @@ async fn what_is_remembered_is_what_redis_would_decide() {
 
 #[tokio::test]
 async fn what_is_returned_is_seen_by_all_within_the_ceiling() {
-    let twins = play(MINUTE * 40, 64, Mix::Everything, 1500).await;
+    let twins = play(MINUTE * 40, 64, Mix::Everything, 3000).await;
     let [remembering, asking] = twins.runs();
     assert!(remembering < asking, "nothing was answered from memory: {remembering} runs of {asking}");
     assert!(twins.wrongly_denied > 0, "no refund was ever noticed late: the test tests nothing");
