@@ -61,7 +61,7 @@ impl Stream {
     /// The request is over, or its client has left.
     pub fn done(&self) {
         let (Some(worker), Some(asking)) = (&self.worker, self.asking.get()) else { return };
-        asking.gone();
+        worker.gone(asking);
         if let Some(bill) = self.bill.take() {
             worker.settle(asking, bill);
         }

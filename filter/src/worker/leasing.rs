@@ -6,7 +6,7 @@ use contract::{BucketVerdict, Leased, Verdict};
 use policy::{Ask, Lease, Policy};
 
 use super::{Times, Worker};
-use crate::asking::Item;
+use crate::asking::{Asking, Item, Phase};
 use crate::host;
 use crate::stats::Tally;
 
@@ -52,6 +52,18 @@ impl Worker {
         for ask in wanted.iter().filter_map(|(index, _)| asks.get(*index)) {
             leases.asked(ask, again_at_us);
         }
+    }
+
+    /// The client of a request has left, or all is done. It may not even be sent: others ask for the leases that were
+    /// asked for with it.
+    pub fn gone(&self, asking: &Asking) {
+        if let Some(leases) = &self.leases
+            && asking.phase() == Phase::Paused
+        {
+            let asks = asking.leases().iter().filter_map(|(index, _)| asking.asks().get(*index));
+            asks.for_each(|ask| leases.borrow_mut().asked(ask, 0));
+        }
+        asking.gone();
     }
 
     /// Lets leases that have ended wait for the next callout, and sends for those in `wanted`, for which nobody waits; as

@@ -383,3 +383,17 @@ fn returns_leave_room_for_requests() {
     }
     filter.finish();
 }
+
+#[test]
+fn who_leaves_before_a_lease_is_asked_for_leaves_that_to_others() {
+    let mut filter = leasing(json!("auto"));
+    // Hot while one callout is on the way, so that nothing leaves.
+    let ids: Vec<u32> = (0..4).map(|_| filter.arrive(of("alice"))).collect();
+    assert_eq!(asked().takes.len(), 1);
+    // It is the fourth that would ask for the lease.
+    filter.leave(ids[3]);
+    filter.arrive(of("alice"));
+    filter.deliver(granted(9));
+    assert!(asked().takes.iter().any(|take| take.kind == Kind::Lease), "{:?}", asked().takes);
+    filter.finish();
+}
