@@ -39,9 +39,9 @@ const ALL: [Shortcut; 4] = [
     Shortcut {
         name: LEASE,
         filter: |filter, on| {
-            // They are short here, so that the end of a test need not wait for long.
+            // Long enough that a busy machine returns in time what is not spent, and short enough to wait for.
             for policy in filter["policies"].as_array_mut().into_iter().flatten().filter(|_| on) {
-                policy["lease"] = json!({"tokens": 10, "ttl": "200ms"});
+                policy["lease"] = json!({"tokens": 10, "ttl": "1s"});
             }
         },
         sidecar_off: &[],

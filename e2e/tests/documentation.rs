@@ -19,8 +19,18 @@ use serde_json::{Map, Value, json};
 const PAGE: &str = include_str!("../../docs/configuration.md");
 
 /// The fields of a filter that may stand in a fragment. One that only these have makes it a filter.
-const FILTER: [&str; 9] =
-    ["sidecar", "domain", "on_error", "mode", "hash_secret", "skip", "headers", "denied", "policies"];
+const FILTER: [&str; 10] = [
+    "deny_cache",
+    "sidecar",
+    "domain",
+    "on_error",
+    "mode",
+    "hash_secret",
+    "skip",
+    "headers",
+    "denied",
+    "policies",
+];
 
 /// The fields of Envoy's that the page shows.
 const ENVOY: [&str; 4] = ["http_filters", "routes", "access_log", "stats_config"];
@@ -161,9 +171,10 @@ fn the_explanation_that_is_shown_is_what_is_told() {
 
 /// Where each type of the configuration is told of: the section, and whether each of its fields begins a row of a table
 /// there, or is only named.
-const SECTIONS: [(&str, &str, Told); 26] = [
+const SECTIONS: [(&str, &str, Told); 30] = [
     ("Sluice", "## The filter", Told::Row),
     ("WrittenSidecar", "### sidecar", Told::Row),
+    ("WrittenDenyCache", "### deny_cache", Told::Row),
     ("WrittenHeaders", "### headers", Told::Row),
     ("WrittenJitter", "### headers", Told::Named),
     ("WrittenUpstream", "### headers", Told::Named),
@@ -186,6 +197,9 @@ const SECTIONS: [(&str, &str, Told); 26] = [
     ("WrittenClaimTest", "### Conditions", Told::Named),
     ("WrittenMetadataTest", "### Conditions", Told::Named),
     ("WrittenHeaderCost", "### Cost", Told::Row),
+    ("Lease", "### Leases", Told::Named),
+    ("LeaseTokens", "### Leases", Told::Named),
+    ("WrittenLeaseFields", "### Leases", Told::Row),
     ("WrittenSettle", "### What it really cost", Told::Row),
     ("Mode", "### Mode and roll-out", Told::Row),
 ];
@@ -295,6 +309,21 @@ fn the_ranges_are_those_that_are_told() {
             json!({"sidecar": {"cluster": "c", "timeout": "60s"}}),
             json!({"sidecar": {"cluster": "c", "timeout": "60001ms"}}),
         ),
+        (
+            json!({"sidecar": {"cluster": "c", "in_flight": 32}}),
+            json!({"sidecar": {"cluster": "c", "in_flight": 33}}),
+        ),
+        (
+            json!({"sidecar": {"cluster": "c", "in_flight": 1}}),
+            json!({"sidecar": {"cluster": "c", "in_flight": 0}}),
+        ),
+        (json!({"deny_cache": {"ceiling": "60s"}}), json!({"deny_cache": {"ceiling": "60001ms"}})),
+        (json!({"deny_cache": {"entries": 100_000}}), json!({"deny_cache": {"entries": 100_001}})),
+        (json!({"lease": {"tokens": 1}}), json!({"lease": {"tokens": 0}})),
+        (json!({"lease": {"ttl": "10ms"}}), json!({"lease": {"ttl": "9ms"}})),
+        (json!({"lease": {"ttl": "60s"}}), json!({"lease": {"ttl": "60001ms"}})),
+        (json!({"lease": {"share_percent": 2}}), json!({"lease": {"share_percent": 0}})),
+        (json!({"lease": {"share_percent": 100}}), json!({"lease": {"share_percent": 101}})),
         (json!({"domain": letters(64)}), json!({"domain": letters(65)})),
         (json!({"hash_secret": letters(16)}), json!({"hash_secret": letters(15)})),
         (json!({"policies": policies(1_000)}), json!({"policies": policies(1_001)})),
