@@ -153,7 +153,9 @@ fn jwt_tiers() {
 #[test]
 fn grpc_methods() {
     let fleet = builder("grpc.yaml").upstream(grpc::upstream()).start().expect("a fleet");
-    let call = |method: &str| grpc::call(fleet.envoy(0).addr(), method, &[("x-api-key", "alice")]);
+    let call_of =
+        |client: &str, method: &str| grpc::call(fleet.envoy(0).addr(), method, &[("x-api-key", client)]);
+    let call = |method: &str| call_of("alice", method);
     for _ in 0..3 {
         let answer = call("/shop.Checkout/Pay");
         assert_eq!((answer.http_status, answer.status(), answer.trailers_only), (200, Some(0), false));
@@ -168,7 +170,9 @@ fn grpc_methods() {
     assert!(message.starts_with("the limit \"pay\" is used up; retry after "), "{message}");
     assert_eq!(call("/shop.Catalog/List").status(), Some(0), "other methods are not held to it");
     fleet.sidecar(0).process().kill();
-    assert_eq!(call("/shop.Checkout/Pay").status(), Some(14), "what cannot be decided is not paid");
+    // Of a client of whom nothing is remembered.
+    let undecided = call_of("bob", "/shop.Checkout/Pay");
+    assert_eq!(undecided.status(), Some(14), "what cannot be decided is not paid");
     assert_eq!(call("/shop.Catalog/List").status(), Some(0), "and lists nevertheless");
 }
 
