@@ -82,7 +82,8 @@ fn each_header_can_be_switched() {
     let decision = ["f", "e"].map(|client| ask(none, client).header("x-sluice-decision").map(str::to_owned));
     let expected = [
         "decision=allowed policy=daily remaining=1",
-        "decision=denied policy=daily remaining=0 reason=used_up",
+        // The second time, it is remembered.
+        "decision=denied policy=daily remaining=0 reason=used_up source=deny_cache",
     ];
     assert_eq!(decision, expected.map(|text| Some(text.to_owned())));
     assert_eq!(ask(plain, "g").header("x-sluice-decision"), None);
@@ -202,7 +203,8 @@ fn grpc_gets_its_own_words_without_a_body() {
     assert_eq!(web.send(plain).expect("an answer").status, 429);
 
     fleet.sidecar(0).process().kill();
-    let failed = grpc::call(plain, method, &[("x-api-key", "a")]);
+    // A client of whom nothing is remembered.
+    let failed = grpc::call(plain, method, &[("x-api-key", "c")]);
     assert_eq!(
         (failed.http_status, failed.status(), failed.trailers_only),
         (200, Some(14), true),
