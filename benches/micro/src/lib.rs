@@ -56,7 +56,7 @@ pub fn request(keys: impl IntoIterator<Item = u64>) -> TakeRequest<'static> {
         policy: Cow::Borrowed("per-client"),
         key: Cow::Owned(format!("header:x-api-key=key-{key}")),
         tokens: 1,
-        period_us: 1_000_000,
+        period_us: 60_000_000,
         burst: 100_000_000,
         cost: 1,
     };
