@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use contract::{Leased, Take};
+use contract::Take;
 use policy::{Answer, Ask, Bill, Header, Policies};
 
 use crate::batch::{Load, Waiting};
@@ -52,21 +52,13 @@ pub struct Settlement {
     load: Load,
 }
 
-/// The return of a lease.
-pub struct Return {
-    /// Whose it was.
-    pub ask: Ask,
-    leased: Leased,
-    pub unspent_tokens: u64,
-}
-
 /// What a callout carries.
 pub enum Item {
     Request(Rc<Asking>),
     Settlement(Settlement),
     /// So many tokens of an ask's buckets, to be spent later.
     Lease(Ask, u64, Load),
-    Return(Return, Load),
+    Return(Ended, Load),
 }
 
 impl Asking {
@@ -182,10 +174,8 @@ impl Item {
 
     /// The return of a lease.
     pub fn return_of(ended: Ended, policies: &Policies) -> Self {
-        let Ended { owner, leased, unspent_tokens } = ended;
-        let ask = owner.into_ask();
-        let load = load_of_lease(&ask, policies);
-        Self::Return(Return { ask, leased, unspent_tokens }, load)
+        let load = load_of_lease(&ended.ask, policies);
+        Self::Return(ended, load)
     }
 
     /// What the sidecar is asked for.
@@ -203,7 +193,7 @@ impl Item {
                 settlement.bill.takes(policies, settlement.asking.asks(), settlement.body_bytes)
             }
             Self::Lease(ask, tokens, _) => policies.lease_take(ask, *tokens, false).into_iter().collect(),
-            Self::Return(Return { ask, leased, unspent_tokens }, _) => {
+            Self::Return(Ended { ask, leased, unspent_tokens }, _) => {
                 vec![policies.return_take(ask, *leased, *unspent_tokens)]
             }
         }

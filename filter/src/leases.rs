@@ -36,7 +36,8 @@ pub struct Leases {
 /// A lease that is not spent from any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
-    pub owner: Owner,
+    /// Whose it was.
+    pub ask: Ask,
     pub leased: Leased,
     pub unspent_tokens: u64,
 }
@@ -245,7 +246,7 @@ impl Key {
 
 impl Held {
     fn end(self, owner: Owner) -> Ended {
-        Ended { owner, leased: self.leased, unspent_tokens: self.unspent_tokens }
+        Ended { ask: owner.into(), leased: self.leased, unspent_tokens: self.unspent_tokens }
     }
 }
 

@@ -18,10 +18,10 @@ pub struct Owner {
     key: String,
 }
 
-impl Owner {
-    /// An ask of nothing.
-    pub fn into_ask(self) -> Ask {
-        Ask { policy: self.policy, key: self.key, cost_tokens: 0, shadow: false }
+/// An ask of nothing.
+impl From<Owner> for Ask {
+    fn from(owner: Owner) -> Self {
+        Self { policy: owner.policy, key: owner.key, cost_tokens: 0, shadow: false }
     }
 }
 

@@ -42,7 +42,7 @@ impl Worker {
     }
 
     /// Gives a request its answer, and takes from it the leases that were asked for with it.
-    pub(super) fn give_request(&self, asking: &Asking, outcome: Outcome, times: Times, tally: &mut Tally) {
+    fn give_request(&self, asking: &Asking, outcome: Outcome, times: Times, tally: &mut Tally) {
         let leases = asking.leases();
         let own = outcome.and_then(|own| {
             own.split_at_checked(own.len().saturating_sub(leases.len())).ok_or(Failure::Unreadable)
@@ -64,7 +64,7 @@ impl Worker {
     }
 
     /// Notes how the buckets of a request stand by `verdict`, the one on all that are enforced.
-    pub(super) fn heard(&self, asks: &[Ask], verdict: &Verdict, times: Times) {
+    fn heard(&self, asks: &[Ask], verdict: &Verdict, times: Times) {
         let (Verdict::Allowed(buckets) | Verdict::Denied(buckets)) = verdict else { return };
         let denied = matches!(verdict, Verdict::Denied(_));
         if !denied && self.leases.is_none() {
@@ -85,7 +85,7 @@ impl Worker {
     }
 
     /// Something may have been returned to these buckets: what was heard of them before it counts no more.
-    pub(super) fn forget(&self, asks: &[Ask]) {
+    fn forget(&self, asks: &[Ask]) {
         let mut remembered = self.remembered.borrow_mut();
         for ask in asks {
             remembered.forget(ask);
@@ -100,7 +100,7 @@ impl Worker {
     }
 
     /// Gives a request its answer: exactly one, and none where the client has left.
-    pub(super) fn give(&self, asking: &Asking, outcome: Outcome, tally: &mut Tally) {
+    fn give(&self, asking: &Asking, outcome: Outcome, tally: &mut Tally) {
         match asking.phase() {
             Phase::Arriving | Phase::Paused => {}
             Phase::Gone => return tally.left(),

@@ -121,24 +121,24 @@ impl Worker {
         }
     }
 
-    pub(super) fn tick_every(&self, period: Duration) {
+    fn tick_every(&self, period: Duration) {
         let set = host::set_effective_context(self.root_id).and_then(|()| host::set_tick_period(period));
         self.ticking.set(set.is_ok() && !period.is_zero());
     }
 
     /// An eighth of the shortest lease: what is not spent is returned before it lapses.
-    pub(super) fn tick_period(&self) -> Duration {
+    fn tick_period(&self) -> Duration {
         let shortest = self.policies.iter().filter_map(Policy::lease).map(|lease| lease.ttl).min();
         let eighth = shortest.unwrap_or_default().checked_div(8).unwrap_or_default();
         eighth.clamp(Duration::from_millis(1), Duration::from_secs(1))
     }
 
-    pub(super) fn lease(&self, ask: &Ask) -> Option<Lease> {
+    fn lease(&self, ask: &Ask) -> Option<Lease> {
         self.policies.get(ask)?.lease()
     }
 
     /// For how long an answer may be outstanding: one callout that was on the way before, and its own.
-    pub(super) fn patience_us(&self) -> u64 {
+    fn patience_us(&self) -> u64 {
         let timeout_us = u64::try_from(self.policies.sidecar().timeout.as_micros()).unwrap_or(u64::MAX);
         timeout_us.saturating_mul(2)
     }
