@@ -14,18 +14,20 @@
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
-    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
     sync::{
         Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    thread,
-    time::Duration,
 };
 
 use serde_json::json;
 
-use crate::{Error, Result, head::Head};
+use crate::{
+    Result,
+    head::Head,
+    listening::{self, Serving},
+};
 
 /// A server in threads of this process, ended when this is dropped.
 #[derive(Debug)]
@@ -46,12 +48,8 @@ struct Shared {
 impl EchoUpstream {
     /// Listens on a free port of 127.0.0.1.
     pub fn start() -> Result<Self> {
-        let what = || Error::io("listen for the echo upstream on 127.0.0.1");
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(what())?;
-        let addr = listener.local_addr().map_err(what())?;
         let shared = Arc::new(Shared::default());
-        let ours = Arc::clone(&shared);
-        thread::spawn(move || accept(&listener, &ours));
+        let addr = listening::start("the echo upstream", &shared)?;
         Ok(Self { addr, shared })
     }
 
@@ -95,25 +93,21 @@ impl Drop for EchoUpstream {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::SeqCst);
         self.shared.release();
-        // Wakes the thread that accepts; where nobody accepts any more, nobody needs to be woken.
-        let _ = TcpStream::connect_timeout(&self.addr, Duration::from_secs(1));
+        listening::wake(self.addr);
     }
 }
 
-fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
-    for stream in listener.incoming() {
-        if shared.ended.load(Ordering::SeqCst) {
-            return;
-        }
-        let Ok(stream) = stream else { continue };
-        let shared = Arc::clone(shared);
-        // A connection that breaks is the other side's affair, and often what a test is about.
-        thread::spawn(move || serve(&stream, &shared).ok());
+impl Serving for Shared {
+    fn ended(&self) -> &AtomicBool {
+        &self.ended
+    }
+
+    fn serve(&self, stream: &TcpStream) -> io::Result<()> {
+        serve(stream, self)
     }
 }
 
 fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
-    stream.set_nodelay(true)?;
     let mut input = BufReader::new(stream);
     let mut output = stream;
     if !begins_with_request(input.fill_buf()?) {
@@ -181,6 +175,8 @@ fn answer(head: &Head, body_bytes: u64) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::http;
 

@@ -5,12 +5,11 @@
 use std::{
     fmt,
     io::{self, BufReader, Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    thread,
     time::{Duration, Instant},
 };
 
@@ -20,6 +19,7 @@ use crate::{
     Error, Result,
     head::Head,
     http::{self, Answer},
+    listening::{self, Serving},
 };
 
 /// What sidecars are asked at.
@@ -95,13 +95,9 @@ struct State {
 impl Gate {
     /// Listens on a free port of 127.0.0.1.
     pub fn start(sidecar: SocketAddr) -> Result<Self> {
-        let what = || Error::io("listen for the gate on 127.0.0.1");
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(what())?;
-        let addr = listener.local_addr().map_err(what())?;
         let (state, changed) = (Mutex::default(), Condvar::new());
         let shared = Arc::new(Shared { sidecar, state, changed, ended: AtomicBool::new(false) });
-        let ours = Arc::clone(&shared);
-        thread::spawn(move || accept(&listener, &ours));
+        let addr = listening::start("the gate", &shared)?;
         Ok(Self { addr, shared })
     }
 
@@ -177,8 +173,7 @@ impl Drop for Gate {
         // Whoever holds the lock is about to wait, and must hear of it.
         drop(self.shared.lock());
         self.shared.changed.notify_all();
-        // Wakes the thread that accepts; where nobody accepts any more, nobody needs to be woken.
-        let _ = TcpStream::connect_timeout(&self.addr, Duration::from_secs(1));
+        listening::wake(self.addr);
     }
 }
 
@@ -206,20 +201,17 @@ impl Shared {
     }
 }
 
-fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
-    for stream in listener.incoming() {
-        if shared.ended.load(Ordering::SeqCst) {
-            return;
-        }
-        let Ok(stream) = stream else { continue };
-        let shared = Arc::clone(shared);
-        // A connection that breaks is the other side's affair, and often what a test is about.
-        thread::spawn(move || serve(&stream, &shared).ok());
+impl Serving for Shared {
+    fn ended(&self) -> &AtomicBool {
+        &self.ended
+    }
+
+    fn serve(&self, stream: &TcpStream) -> io::Result<()> {
+        serve(stream, self)
     }
 }
 
 fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
-    stream.set_nodelay(true)?;
     let (mut input, mut output) = (BufReader::new(stream), stream);
     while let Some(head) = Head::read(&mut input)? {
         let mut body = Vec::new();
@@ -277,6 +269,8 @@ fn own(status: &str, body: &str) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
     use crate::EchoUpstream;
 

@@ -21,6 +21,7 @@ mod error;
 mod gate;
 mod head;
 pub mod http;
+mod listening;
 mod ports;
 mod process;
 mod programs;
