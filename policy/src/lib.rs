@@ -25,6 +25,7 @@ mod problem;
 mod request;
 mod route;
 mod share;
+mod takes;
 
 pub use answer::{Answer, Count, Denial, Failure, Header, UpstreamHeaders};
 pub use bill::Bill;
