@@ -54,15 +54,16 @@ fn name(path: &str, number: usize) -> String {
 }
 
 /// Asserts that exactly so many of each client's requests pass: at once, or where tokens are leased, in the end, when
-/// those that nobody has spent are returned. Returns how many were sent.
+/// those that nobody has spent are returned, or asked for where they are. Returns how many were sent.
 fn assert_pass(addrs: &[SocketAddr], path: &str, expected: u64, shortcuts: &Shortcuts, said: &str) -> u64 {
     let (mut passed, mut sent) = (fire(addrs, path), (CLIENTS * REQUESTS) as u64);
     assert!(passed.iter().all(|passed| *passed <= expected), "{said}: {passed:?}");
     if shortcuts.leases() {
         let all_is_spent = eventually(PATIENCE, "all tokens are spent", || {
             for (number, passed) in passed.iter_mut().enumerate().filter(|(_, passed)| **passed < expected) {
-                let status = Client::new(&name(path, number)).get(addrs[0], path);
-                (*passed, sent) = (*passed + u64::from(status == 200), sent + 1);
+                let again = addrs.iter().map(|addr| Client::new(&name(path, number)).get(*addr, path));
+                *passed += again.filter(|status| *status == 200).count() as u64;
+                sent += addrs.len() as u64;
             }
             passed.iter().all(|passed| *passed >= expected).then_some(())
         });
@@ -114,7 +115,7 @@ fn assert_exact(shortcuts: &Shortcuts, workers: u32, store: Store) {
 
 #[test]
 fn two_workers_in_each_of_three_envoys_admit_no_more_and_no_less() {
-    Shortcuts::all().iter().for_each(|shortcuts| assert_exact(shortcuts, 2, Store::Redis));
+    Shortcuts::in_pairs().iter().for_each(|shortcuts| assert_exact(shortcuts, 2, Store::Redis));
 }
 
 #[test]

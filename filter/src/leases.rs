@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::hash::RandomState;
 
-use contract::{BucketVerdict, Leased};
+use contract::{BucketVerdict, Leased, Outcome};
 use denials::aged;
 use hashlink::LruCache;
 use policy::{Ask, Lease};
@@ -223,7 +223,9 @@ impl Key {
         let elapsed_us = now_us.saturating_sub(self.heard_at_us);
         let buckets = self.buckets.iter().map(|bucket| {
             let bucket = aged(bucket, elapsed_us);
-            BucketVerdict { remaining: bucket.remaining.saturating_add(unspent_tokens), ..bucket }
+            let remaining = bucket.remaining.saturating_add(unspent_tokens);
+            // What was heard last may have been a denial to one who was not paid for.
+            BucketVerdict { outcome: Outcome::Allowed, remaining, retry_after_us: Some(0), ..bucket }
         });
         Some(buckets.collect())
     }

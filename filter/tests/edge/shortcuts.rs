@@ -298,6 +298,28 @@ fn a_request_is_paid_by_leases_only_where_all_of_it_is() {
     filter.finish();
 }
 
+#[test]
+fn a_request_that_is_paid_by_a_lease_passes_though_another_was_denied() {
+    let policies = json!([
+        {"name": "leased", "key": [], "limit": "100000 per minute", "lease": "auto"},
+        {"name": "not", "match": {"path": {"prefix": "/both"}}, "key": [], "limit": "100000 per minute"},
+    ]);
+    let mut filter = filter(json!({"policies": policies}));
+    heat_up(&mut filter, "alice", 50);
+    filter.arrive(request(Some("/both"), None));
+    filter.deliver(denied(30_000_000));
+    let allowed = counted("sluice.allowed");
+    filter.arrive(request(Some("/"), None));
+    assert_eq!(counted("sluice.lease_hits"), 1);
+    assert_eq!(
+        (counted("sluice.allowed"), counted("sluice.denied")),
+        (allowed + 1, 1),
+        "what is spent passes"
+    );
+    upkeep(&mut filter);
+    filter.finish();
+}
+
 /// How many of so many requests pass, each of the API key that it is given.
 fn passing(policies: Value, keys: impl Iterator<Item = String>) -> i64 {
     let before = counted("sluice.allowed");
