@@ -18,6 +18,8 @@ FROM build AS build-sidecar
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target,id=sluice-target-sidecar,sharing=locked \
     target="$(uname -m)-unknown-linux-musl" \
+    # The C of the cryptography needs no libc, so the compiler that is here will do.
+    && export "CC_$(uname -m)_unknown_linux_musl=gcc" \
     && cargo build --locked --release --package sluice --bin sluice --target "$target" \
     && cp "target/$target/release/sluice" /sluice
 
