@@ -32,6 +32,7 @@ pub mod tools;
 mod wait;
 #[path = "fleet.rs"]
 mod whole;
+mod wire;
 
 pub use config::{Config, Endpoint};
 pub use echo::EchoUpstream;
@@ -46,3 +47,4 @@ pub use run::RunDir;
 pub use sidecar::{Ready, Sidecar, SidecarBuilder};
 pub use wait::eventually;
 pub use whole::{Fleet, FleetBuilder, Store, Transport};
+pub use wire::{Flow, Wire};
