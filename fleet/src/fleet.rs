@@ -5,7 +5,7 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 use serde_json::Value;
 
 use crate::{
-    Config, EchoUpstream, Endpoint, Envoy, Error, Gate, Programs, Ready, Redis, Result, RunDir, Sidecar,
+    Config, EchoUpstream, Endpoint, Envoy, Error, Gate, Programs, Ready, Redis, Result, RunDir, Sidecar, Wire,
 };
 
 /// Where sidecars keep the buckets.
@@ -49,6 +49,7 @@ pub struct FleetBuilder {
     sidecar_args: Vec<String>,
     ready: Ready,
     gated: bool,
+    wired: bool,
     store: Store,
     redis_args: Vec<String>,
     transport: Transport,
@@ -61,6 +62,8 @@ pub struct FleetBuilder {
 pub struct Fleet {
     envoys: Vec<Envoy>,
     gate: Option<Gate>,
+    /// Before each sidecar, and between each sidecar and Redis.
+    wires: Vec<[Wire; 2]>,
     sidecars: Vec<Sidecar>,
     redis: Option<Redis>,
     upstream: Option<EchoUpstream>,
@@ -160,6 +163,14 @@ impl FleetBuilder {
         self
     }
 
+    /// Puts a [`Wire`] before each sidecar, and one between each sidecar and the Redis that the fleet starts. It
+    /// needs TCP.
+    #[must_use]
+    pub fn wired(mut self) -> Self {
+        self.wired = true;
+        self
+    }
+
     /// Where the buckets are.
     #[must_use]
     pub fn store(mut self, store: Store) -> Self {
@@ -216,9 +227,15 @@ impl FleetBuilder {
         };
         let upstream = if self.upstream.is_none() { Some(EchoUpstream::start()?) } else { None };
         let (envoys, sidecars) = (Vec::new(), Vec::new());
-        let mut fleet = Fleet { envoys, gate: None, sidecars, redis, upstream, run: run.clone() };
+        let mut fleet =
+            Fleet { envoys, gate: None, wires: Vec::new(), sidecars, redis, upstream, run: run.clone() };
         for _ in 0..self.sidecars {
-            let sidecar = self.start_sidecar(&fleet)?;
+            let redis = fleet.redis.as_ref().filter(|_| self.wired);
+            let behind = redis.map(|redis| Wire::start(redis.addr())).transpose()?;
+            let sidecar = self.start_sidecar(&fleet, behind.as_ref())?;
+            if let Some(behind) = behind {
+                fleet.wires.push([Wire::start(sidecar.addr())?, behind]);
+            }
             fleet.sidecars.push(sidecar);
         }
         if self.gated {
@@ -238,15 +255,16 @@ impl FleetBuilder {
         Ok(fleet)
     }
 
-    fn start_sidecar(&self, fleet: &Fleet) -> Result<Sidecar> {
+    fn start_sidecar(&self, fleet: &Fleet, wire: Option<&Wire>) -> Result<Sidecar> {
         let mut sidecar = Sidecar::builder().args(&self.sidecar_args).ready(self.ready);
         if self.transport == Transport::Unix {
             sidecar = sidecar.unix_socket();
         }
-        match (&self.store, &fleet.redis) {
-            (Store::External(url), _) => sidecar = sidecar.redis_url(url),
-            (_, Some(redis)) => sidecar = sidecar.redis_url(redis.url()),
-            (_, None) => {}
+        match (&self.store, &fleet.redis, wire) {
+            (_, _, Some(wire)) => sidecar = sidecar.redis_url(format!("redis://{}", wire.addr())),
+            (Store::External(url), ..) => sidecar = sidecar.redis_url(url),
+            (_, Some(redis), _) => sidecar = sidecar.redis_url(redis.url()),
+            (_, None, _) => {}
         }
         sidecar.start(self.programs.sluice()?, &fleet.run)
     }
@@ -254,6 +272,9 @@ impl FleetBuilder {
     fn config_for(&self, fleet: &Fleet) -> Result<Config> {
         let mut config = self.config.clone().map_or_else(Config::shipped, Ok)?;
         let mut sidecars: Vec<Endpoint> = fleet.sidecars.iter().map(Sidecar::endpoint).collect();
+        for (place, [before, _]) in sidecars.iter_mut().zip(&fleet.wires) {
+            *place = Endpoint::Tcp(before.addr());
+        }
         if let (Some(gate), Some(first)) = (&fleet.gate, sidecars.first_mut()) {
             *first = Endpoint::Tcp(gate.addr());
         }
@@ -314,6 +335,7 @@ impl Fleet {
             sidecar_args: Vec::new(),
             ready: Ready::Readyz,
             gated: false,
+            wired: false,
             store: Store::Memory,
             redis_args: Vec::new(),
             transport: Transport::Http1,
@@ -353,6 +375,24 @@ impl Fleet {
     #[must_use]
     pub fn gate(&self) -> &Gate {
         self.gate.as_ref().expect("this fleet was built without a gate")
+    }
+
+    /// The wire from the Envoys to the sidecar at this place.
+    ///
+    /// # Panics
+    /// Where it was built without.
+    #[must_use]
+    pub fn wire_to_sidecar(&self, index: usize) -> &Wire {
+        &self.wires.get(index).expect("this fleet was built without wires")[0]
+    }
+
+    /// The wire from the sidecar at this place to Redis.
+    ///
+    /// # Panics
+    /// Where it was built without.
+    #[must_use]
+    pub fn wire_to_redis(&self, index: usize) -> &Wire {
+        &self.wires.get(index).expect("this fleet was built without wires")[1]
     }
 
     /// All sidecars.

@@ -29,9 +29,11 @@ mod redis;
 mod run;
 mod sidecar;
 pub mod tools;
+pub mod traffic;
 mod wait;
 #[path = "fleet.rs"]
 mod whole;
+pub mod windows;
 mod wire;
 
 pub use config::{Config, Endpoint};

@@ -1,0 +1,98 @@
+//! What is read from the records of traffic.
+
+use super::{Outcome, Record};
+use crate::windows::{Admission, Allowance, Promise, Window, worst_window};
+
+/// All requests of some traffic, in the order in which they were answered.
+#[derive(Clone, Debug)]
+pub struct Records(Vec<Record>);
+
+/// From one instant to another, since the traffic began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The first.
+    pub from_us: u64,
+    /// The last.
+    pub until_us: u64,
+}
+
+impl Span {
+    /// Whether a request was under way in it.
+    #[must_use]
+    pub fn touches(self, record: &Record) -> bool {
+        record.sent_us <= self.until_us && record.answered_us >= self.from_us
+    }
+}
+
+impl Records {
+    pub(super) fn new(mut records: Vec<Record>) -> Self {
+        records.sort_by_key(|record| record.answered_us);
+        Self(records)
+    }
+
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Record> {
+        self.0.iter()
+    }
+
+    /// How many ended in a way.
+    #[must_use]
+    pub fn count(&self, is: impl Fn(Outcome) -> bool) -> usize {
+        self.0.iter().filter(|record| is(record.outcome)).count()
+    }
+
+    /// When the last request was over that no limit decided; nothing where there was none.
+    #[must_use]
+    pub fn last_undecided_us(&self) -> Option<u64> {
+        let undecided = self.0.iter().filter(|record| !record.outcome.is_decided());
+        undecided.map(|record| record.answered_us).max()
+    }
+
+    /// The latencies of the requests that `counts`, from the shortest on.
+    #[must_use]
+    pub fn latencies_us(&self, counts: impl Fn(&Record) -> bool) -> Vec<u64> {
+        let counted = self.0.iter().filter(|record| counts(record));
+        let mut latencies: Vec<u64> = counted.map(|record| record.answered_us - record.sent_us).collect();
+        latencies.sort_unstable();
+        latencies
+    }
+
+    /// What the limits let pass of these callers, each request at its cost.
+    #[must_use]
+    pub fn admitted(&self, caller: impl Fn(usize) -> bool, tokens: u64) -> Vec<Admission> {
+        let passed =
+            self.0.iter().filter(|record| record.outcome == Outcome::Allowed && caller(record.caller));
+        passed
+            .map(|record| Admission { from_us: record.sent_us, until_us: record.answered_us, tokens })
+            .collect()
+    }
+
+    /// The window that went furthest beyond what is promised to a caller whose requests cost one token each.
+    #[must_use]
+    pub fn worst_window(&self, caller: usize, promise: Promise, allowed: &[Allowance]) -> Option<Window> {
+        worst_window(promise, &self.admitted(|other| other == caller, 1), allowed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passed_undecided_is_not_admitted() {
+        let record = |sent_us, outcome| Record { caller: 0, sent_us, answered_us: sent_us + 10, outcome };
+        let records = Records::new(vec![
+            record(500, Outcome::Failed { status: 200 }),
+            record(0, Outcome::Allowed),
+            record(30, Outcome::Denied),
+        ]);
+        assert_eq!(
+            records.admitted(|caller| caller == 0, 3),
+            [Admission { from_us: 0, until_us: 10, tokens: 3 }]
+        );
+        assert_eq!(records.last_undecided_us(), Some(510));
+        let span = Span { from_us: 5, until_us: 35 };
+        assert_eq!(records.latencies_us(|record| span.touches(record)), [10, 10]);
+        assert_eq!(records.count(Outcome::is_decided), 2);
+    }
+}
