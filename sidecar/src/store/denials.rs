@@ -8,12 +8,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bucket::{Kind, Limit};
-use contract::{BucketVerdict, Outcome, Verdict};
+use contract::{BucketVerdict, FailureReason, Outcome, Verdict};
 use denials::{Denials, aged};
 use tokio::time::Instant;
 
-use super::Answer;
-use crate::batch::Take;
+use super::{Answer, Overloaded};
+use crate::batch::{Batch, Take};
 
 /// How much is remembered of what was denied, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,9 +50,35 @@ impl Remembered {
         micros(self.started.elapsed())
     }
 
+    /// Decides a batch: what is known to be denied at once, and what is not by `ask`.
+    pub(super) async fn answer_or<F>(
+        &self,
+        batch: Batch,
+        ask: impl FnOnce(Batch) -> F,
+    ) -> Result<Answer, Overloaded>
+    where
+        F: Future<Output = Result<Answer, Overloaded>>,
+    {
+        let Some(known) = self.answer(&batch.takes) else { return ask(batch).await };
+        let unknown = batch.takes.into_iter().zip(&known.verdicts).filter(|(_, known)| known.is_none());
+        let unknown = Batch { takes: unknown.map(|(take, _)| take).collect() };
+        let asked = if unknown.takes.is_empty() {
+            Answer { now_us: known.now_us, verdicts: Vec::new() }
+        } else {
+            ask(unknown).await?
+        };
+        let mut asked_verdicts = asked.verdicts.into_iter();
+        let verdict = |known: Option<Verdict>| {
+            let verdict = known.or_else(|| asked_verdicts.next());
+            // There are as many as were asked for.
+            verdict.unwrap_or(Verdict::Failed(FailureReason::StoreUnavailable))
+        };
+        Ok(Answer { now_us: asked.now_us, verdicts: known.verdicts.into_iter().map(verdict).collect() })
+    }
+
     /// What is known of `takes`; nothing where no verdict is. What they return or charge is forgotten before the takes
     /// behind are looked at.
-    pub(super) fn answer(&self, takes: &[Take]) -> Option<KnownAnswer> {
+    fn answer(&self, takes: &[Take]) -> Option<KnownAnswer> {
         let known = self.known.as_ref()?;
         lock(known).answer(takes, self.now_us())
     }
@@ -67,11 +93,11 @@ impl Remembered {
 
 /// What is known of a batch without asking.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct KnownAnswer {
+struct KnownAnswer {
     /// The store's time, as it goes on since it was last heard.
-    pub(super) now_us: u64,
+    now_us: u64,
     /// A verdict for each take that is known to be denied, in the batch's order.
-    pub(super) verdicts: Vec<Option<Verdict>>,
+    verdicts: Vec<Option<Verdict>>,
 }
 
 /// Nothing that holds it can panic halfway, so what a panic left is as good as before.

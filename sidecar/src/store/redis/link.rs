@@ -9,7 +9,7 @@ use redis::{
 use tokio::sync::Notify;
 use tracing::{debug, warn};
 
-use super::{RedisAddress, Timeouts, queue::Part};
+use super::{RedisAddress, Timeouts, lanes::Lane, queue::Part};
 use crate::{
     batch::Take,
     store::script::{self, SCRIPT},
@@ -128,15 +128,30 @@ async fn evaluate(
     script_sha: &str,
     parts: &[Part],
 ) -> Result<Value, RedisError> {
-    let by_name = command("EVALSHA", script_sha, parts);
-    match by_name.query_async(connection).await {
+    let asking = parts.first().is_some_and(|part| part.lane() == Lane::Alone { asking: true });
+    match send(connection, command("EVALSHA", script_sha, parts), asking).await {
         // A restart or a SCRIPT FLUSH forgot the script. This is the one failure after which the run was
         // certainly not executed, so it is sent again, with the whole script.
         Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-            command("EVAL", SCRIPT, parts).query_async(connection).await
+            send(connection, command("EVAL", SCRIPT, parts), asking).await
         }
         reply => reply,
     }
+}
+
+/// With `ASKING` before it, a node decides what is about to be its own.
+async fn send(
+    connection: &mut MultiplexedConnection,
+    command: redis::Cmd,
+    asking: bool,
+) -> Result<Value, RedisError> {
+    if !asking {
+        return command.query_async(connection).await;
+    }
+    let mut asked = redis::pipe();
+    asked.cmd("ASKING").ignore().add_command(command);
+    let (reply,) = asked.query_async(connection).await?;
+    Ok(reply)
 }
 
 impl fmt::Debug for Link {

@@ -5,16 +5,19 @@
 //! lost costs its tokens at most once. What is known to be denied is not asked.
 
 mod address;
+mod lanes;
 mod link;
 mod queue;
+mod redirect;
 mod worker;
 
 use std::{sync::Arc, time::Duration};
 
-use contract::{FailureReason, MAX_BUCKETS, Verdict};
+use contract::{FailureReason, MAX_BUCKETS};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 pub use address::{InvalidAddress, RedisAddress};
+use lanes::Lane;
 use queue::Job;
 
 use super::{
@@ -100,21 +103,7 @@ impl RedisStore {
     /// # Errors
     /// [`Overloaded`] where too much waits already.
     pub async fn take(&self, batch: Batch) -> Result<Answer, Overloaded> {
-        let Some(known) = self.remembered.answer(&batch.takes) else { return self.ask(batch).await };
-        let unknown = batch.takes.into_iter().zip(&known.verdicts).filter(|(_, known)| known.is_none());
-        let unknown = Batch { takes: unknown.map(|(take, _)| take).collect() };
-        let asked = if unknown.takes.is_empty() {
-            Answer { now_us: known.now_us, verdicts: Vec::new() }
-        } else {
-            self.ask(unknown).await?
-        };
-        let mut asked_verdicts = asked.verdicts.into_iter();
-        let verdict = |known: Option<Verdict>| {
-            let verdict = known.or_else(|| asked_verdicts.next());
-            // There are as many as were asked for.
-            verdict.unwrap_or(Verdict::Failed(FailureReason::StoreUnavailable))
-        };
-        Ok(Answer { now_us: asked.now_us, verdicts: known.verdicts.into_iter().map(verdict).collect() })
+        self.remembered.answer_or(batch, |unknown| self.ask(unknown)).await
     }
 
     async fn ask(&self, batch: Batch) -> Result<Answer, Overloaded> {
@@ -123,10 +112,11 @@ impl RedisStore {
         let places = u32::try_from(places).unwrap_or(u32::MAX);
         let place = Arc::clone(&self.places).try_acquire_many_owned(places).map_err(|_| Overloaded)?;
         let (answer, answered) = oneshot::channel();
-        self.jobs.send(Job::new(batch, answer, place)).map_err(|_| Overloaded)?;
+        let job = Job::new(Lane::Any, batch, answer, Arc::new(place));
+        self.jobs.send(job).map_err(|_| Overloaded)?;
         let answered = tokio::time::timeout(self.timeouts.answer, answered).await;
         Ok(match answered {
-            Ok(Ok(answer)) => answer,
+            Ok(Ok(outcome)) => outcome.into_answer(takes, || self.clock.now_us()),
             Ok(Err(_)) | Err(_) => {
                 Answer::failed(takes, FailureReason::StoreUnavailable, self.clock.now_us())
             }

@@ -1,10 +1,11 @@
 //! What waits for Redis, and what of it the next run decides: a large request waits for itself, not others for it.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use contract::{FailureReason, MAX_BUCKETS, Verdict};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::{lanes::Lane, redirect::Redirect};
 use crate::{
     batch::{Batch, Take},
     store::{Answer, script},
@@ -23,21 +24,60 @@ const _: () = assert!(BUCKETS_PER_TURN <= BUCKETS_PER_RUN && BUCKETS_PER_RUN <= 
 /// the rest has failed.
 #[derive(Debug)]
 pub(super) struct Job {
+    /// With which others it may be in a run.
+    lane: Lane,
     takes: Vec<Take>,
     /// Of the first takes, as many as were decided.
     verdicts: Vec<Verdict>,
     /// When the last of them were, by the store's clock.
     now_us: Option<u64>,
+    /// Who decides the rest, where a node of a Cluster said that it does not.
+    redirect: Option<Redirect>,
     /// Closed once nobody waits any more: what was not sent by then is dropped and takes nothing.
-    answer: Option<oneshot::Sender<Answer>>,
-    /// Given back with the job.
-    _place: OwnedSemaphorePermit,
+    answer: Option<oneshot::Sender<Outcome>>,
+    /// Given back with the last job of a request.
+    _place: Place,
+}
+
+/// Room among what may wait, for all jobs of a request.
+pub(super) type Place = Arc<OwnedSemaphorePermit>;
+
+/// What became of a job.
+#[allow(dead_code, reason = "who decides the rest is for the store of a Cluster, which comes next")]
+#[derive(Debug)]
+pub(super) struct Outcome {
+    /// When the last of what was decided was; nothing where nothing was.
+    pub(super) now_us: Option<u64>,
+    /// Of the first takes, as many as were decided.
+    pub(super) verdicts: Vec<Verdict>,
+    /// Says that the others were certainly not executed, and who decides them. Otherwise nothing is known of them.
+    pub(super) redirect: Option<Redirect>,
+}
+
+impl Outcome {
+    /// What of `takes` takes is not decided has failed; this process's time where nothing was decided.
+    pub(super) fn into_answer(mut self, takes: usize, now_us: impl FnOnce() -> u64) -> Answer {
+        self.verdicts.resize(takes, Verdict::Failed(FailureReason::StoreUnavailable));
+        Answer { now_us: self.now_us.unwrap_or_else(now_us), verdicts: self.verdicts }
+    }
 }
 
 impl Job {
-    pub(super) fn new(batch: Batch, answer: oneshot::Sender<Answer>, place: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(lane: Lane, batch: Batch, answer: oneshot::Sender<Outcome>, place: Place) -> Self {
         let verdicts = Vec::with_capacity(batch.takes.len());
-        Self { takes: batch.takes, verdicts, now_us: None, answer: Some(answer), _place: place }
+        Self {
+            lane,
+            takes: batch.takes,
+            verdicts,
+            now_us: None,
+            redirect: None,
+            answer: Some(answer),
+            _place: place,
+        }
+    }
+
+    pub(super) fn lane(&self) -> Lane {
+        self.lane
     }
 
     fn is_given_up(&self) -> bool {
@@ -47,12 +87,10 @@ impl Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        // Where nothing was decided, whoever waits hears that by the sender's end.
-        let (Some(answer), Some(now_us)) = (self.answer.take(), self.now_us) else { return };
-        let mut verdicts = std::mem::take(&mut self.verdicts);
-        verdicts.resize(self.takes.len(), Verdict::Failed(FailureReason::StoreUnavailable));
+        let Some(answer) = self.answer.take() else { return };
+        let verdicts = std::mem::take(&mut self.verdicts);
         // Whoever asked may have gone, and then needs no answer.
-        let _ = answer.send(Answer { now_us, verdicts });
+        let _ = answer.send(Outcome { now_us: self.now_us, verdicts, redirect: self.redirect.take() });
     }
 }
 
@@ -72,6 +110,15 @@ impl Part {
 
     pub(super) fn takes(&self) -> &[Take] {
         &self.job.takes[self.job.verdicts.len()..self.until]
+    }
+
+    pub(super) fn lane(&self) -> Lane {
+        self.job.lane
+    }
+
+    /// Tells that it was not executed, and who decides it.
+    pub(super) fn redirected(mut self, redirect: Redirect) {
+        self.job.redirect = Some(redirect);
     }
 
     /// Adds the takes that come next, each with those that follow it, up to `room` buckets; how many buckets.
@@ -114,6 +161,23 @@ impl Queue {
         self.0.pop_front()
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The first job that somebody waits for, by itself; empty where there is none.
+    pub(super) fn next_alone(&mut self) -> Vec<Part> {
+        while let Some(job) = self.0.pop_front() {
+            if job.is_given_up() {
+                continue;
+            }
+            let mut part = Part::of(job);
+            part.extend(BUCKETS_PER_RUN);
+            return vec![part];
+        }
+        Vec::new()
+    }
+
     /// What the next run decides: of each job in turn a few takes, and then more of those that have more, up to the
     /// buckets of a run. Empty where nothing waits that somebody waits for.
     ///
@@ -148,8 +212,6 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use bucket::{Kind, Limit};
     use proptest::prelude::*;
     use tokio::sync::Semaphore;
@@ -163,10 +225,10 @@ mod tests {
         Take { buckets: vec![ask; buckets], kind: Kind::Take, follows }
     }
 
-    fn job(takes: Vec<Take>) -> (Job, oneshot::Receiver<Answer>) {
+    fn job(takes: Vec<Take>) -> (Job, oneshot::Receiver<Outcome>) {
         let place = Arc::new(Semaphore::new(1)).try_acquire_many_owned(1).expect("a place");
         let (answer, answered) = oneshot::channel();
-        (Job::new(Batch { takes }, answer, place), answered)
+        (Job::new(Lane::Any, Batch { takes }, answer, Arc::new(place)), answered)
     }
 
     fn bucket_count(takes: &[Take]) -> usize {
@@ -217,7 +279,7 @@ mod tests {
         let parts = queue.next_run();
         decide(&mut queue, parts, 5);
         drop(queue.next_run());
-        let answer = answered.try_recv().expect("answered");
+        let answer = answered.try_recv().expect("answered").into_answer(17, || panic!("it was decided"));
         assert_eq!(answer.now_us, 5);
         assert_eq!(answer.verdicts[15], Verdict::Allowed(Vec::new()));
         assert_eq!(answer.verdicts[16..], [Verdict::Failed(FailureReason::StoreUnavailable)]);

@@ -11,8 +11,10 @@ use tracing::{info, warn};
 
 use super::{
     Asking, LinkState, RedisAddress, Timeouts,
+    lanes::Lanes,
     link::{Link, RunError},
-    queue::{Job, Part, Queue},
+    queue::{Job, Part},
+    redirect::Redirect,
 };
 use crate::{
     batch::Take,
@@ -25,12 +27,15 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause, and how long an idle link must have held for the next attempt to come without one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// The most runs under way over one connection. A Redis that stands alone has fewer, since they are all of one lane.
+const IN_FLIGHT: usize = 64;
+
 pub(super) struct Worker {
     address: RedisAddress,
     timeouts: Timeouts,
     in_flight: usize,
     arrivals: mpsc::UnboundedReceiver<Job>,
-    queue: Queue,
+    queue: Lanes,
     state: watch::Sender<LinkState>,
     remembered: Arc<Remembered>,
     /// Attempts since a link held or decided something.
@@ -65,9 +70,9 @@ impl Worker {
         Self {
             address,
             timeouts: asking.timeouts,
-            in_flight: asking.in_flight.max(1),
+            in_flight: IN_FLIGHT,
             arrivals,
-            queue: Queue::default(),
+            queue: Lanes::new(asking.in_flight),
             state,
             remembered,
             attempts: 0,
@@ -124,6 +129,7 @@ impl Worker {
     async fn serve(&mut self, link: &Link) -> Ended {
         // What is still under way when the link is lost ends with this, and its jobs with it: those have failed.
         let mut flying = JoinSet::new();
+        self.queue.ground();
         let mut stopped = false;
         // Once a run was late nothing is sent any more, and what was sent behind it has its own time to be answered.
         let mut late = None;
@@ -180,11 +186,20 @@ impl Worker {
         asked_at_us: u64,
         reply: Result<Vec<u8>, RunError>,
     ) -> Result<(), Unfit> {
+        if let Some(part) = parts.first() {
+            self.queue.land(part.lane());
+        }
         let takes: Vec<&Take> = parts.iter().flat_map(Part::takes).collect();
         let answer = match reply {
             Ok(reply) => script::decode(&takes, &reply).map_err(|error| Unfit::Lost(error.to_string()))?,
             // The parts are dropped, and their jobs with them: those have failed.
             Err(RunError::Refused(error)) => {
+                // What is asked of a node of a Cluster may be another's to decide.
+                let redirect = parts.first().and_then(|part| Redirect::of(&error, part.lane()));
+                if let Some(redirect) = redirect {
+                    parts.into_iter().for_each(|part| part.redirected(redirect.clone()));
+                    return Ok(());
+                }
                 if !std::mem::replace(&mut self.refusing, true) {
                     warn!(redis = %self.address, %error, "Redis refuses the script; takes fail until it runs it");
                 }
@@ -197,7 +212,9 @@ impl Worker {
         if std::mem::take(&mut self.refusing) {
             info!(redis = %self.address, "Redis runs the script again");
         }
-        self.remembered.learn(&takes, &answer, asked_at_us);
+        if parts.first().is_some_and(|part| part.lane().teaches()) {
+            self.remembered.learn(&takes, &answer, asked_at_us);
+        }
         let Answer { now_us, verdicts } = answer;
         let mut verdicts = verdicts.into_iter();
         for part in parts {
@@ -224,7 +241,7 @@ impl Worker {
 
 /// The next job that waits, not before `patient_until`; `None` once the store is dropped.
 async fn next_job(
-    queue: &mut Queue,
+    queue: &mut Lanes,
     arrivals: &mut mpsc::UnboundedReceiver<Job>,
     patient_until: Instant,
 ) -> Option<Job> {
