@@ -43,6 +43,7 @@ pub struct Sidecar {
     program: PathBuf,
     builder: SidecarBuilder,
     addr: SocketAddr,
+    admin: SocketAddr,
     socket: Option<PathBuf>,
     run: RunDir,
 }
@@ -90,10 +91,11 @@ impl SidecarBuilder {
         loop {
             let port = self.port.map_or_else(free_port, Ok)?;
             let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            let admin = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
             let socket = self.unix.then(|| run.socket(&name));
-            let process = self.spawn(program, &name, addr, socket.as_deref(), run)?;
+            let process = self.spawn(program, &name, [addr, admin], socket.as_deref(), run)?;
             let (program, builder, run) = (program.to_owned(), self.clone(), run.clone());
-            let sidecar = Sidecar { process, program, builder, addr, socket, run };
+            let sidecar = Sidecar { process, program, builder, addr, admin, socket, run };
             match sidecar.wait_until_ready(self.ready) {
                 Err(error) if error.is_address_in_use() && self.port.is_none() && start < STARTS => {
                     start += 1
@@ -107,7 +109,7 @@ impl SidecarBuilder {
         &self,
         program: &Path,
         name: &str,
-        addr: SocketAddr,
+        [addr, admin]: [SocketAddr; 2],
         socket: Option<&Path>,
         run: &RunDir,
     ) -> Result<Process> {
@@ -120,6 +122,15 @@ impl SidecarBuilder {
         command.arg("--listen").arg(addr.to_string());
         if let Some(socket) = socket {
             command.arg("--listen").arg(format!("unix:{}", socket.display()));
+        }
+        let given = |flag: &str| self.args.iter().any(|arg| arg.split('=').next() == Some(flag));
+        // Two on one machine would want the same one.
+        if !given("--admin-listen") {
+            command.arg("--admin-listen").arg(admin.to_string());
+        }
+        // Nobody waits for what only a rolling restart needs.
+        if !given("--shutdown-delay") {
+            command.args(["--shutdown-delay", "0s"]);
         }
         if let Some(url) = &self.redis_url {
             command.arg("--redis-url").arg(url);
@@ -140,6 +151,12 @@ impl Sidecar {
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Where it listens for operators, unless its arguments say something else.
+    #[must_use]
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin
     }
 
     /// The Unix socket that it listens on, if it was built with one.
@@ -176,8 +193,8 @@ impl Sidecar {
     pub fn restart(&mut self) -> Result<()> {
         self.process.stop();
         let name = self.process.name().to_owned();
-        self.process =
-            self.builder.spawn(&self.program, &name, self.addr, self.socket.as_deref(), &self.run)?;
+        let addrs = [self.addr, self.admin];
+        self.process = self.builder.spawn(&self.program, &name, addrs, self.socket.as_deref(), &self.run)?;
         self.wait_until_ready(self.builder.ready)
     }
 

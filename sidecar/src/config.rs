@@ -1,10 +1,16 @@
 //! What the operator asked for: as written, and as validated.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Parser, ValueEnum};
 
 use crate::command::Command;
+use crate::http::{Limits, admin::Guard, tls::TlsFiles};
 use crate::store::{
     denials::DenyCache,
     redis::{Asking, RedisAddress, Timeouts},
@@ -28,6 +34,7 @@ Paths:
   POST /v1/take   decide a batch of takes
   GET /healthz    200 while the process is alive
   GET /readyz     200 while the store is connected, otherwise 503 and the reason
+  GET /v1/status  on --admin-listen only: how this sidecar does, in JSON (docs/security.md)
 
 Exit codes:
   0   stopped by SIGTERM or SIGINT, requests under way answered
@@ -56,6 +63,37 @@ pub struct Args {
         default_value = "127.0.0.1:9090"
     )]
     pub listen: Vec<String>,
+
+    /// Where operators ask how this sidecar does: IP:PORT or unix:/PATH, or off; elsewhere than on the loopback or a
+    /// Unix socket a token is needed
+    #[arg(long, env = "SLUICE_ADMIN_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:9091")]
+    pub admin_listen: String,
+
+    /// The file of the token that operators send as "authorization: Bearer TOKEN", of 16 characters at least; or give the
+    /// token itself in the environment as SLUICE_ADMIN_TOKEN
+    #[arg(long, env = "SLUICE_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    pub admin_token_file: Option<PathBuf>,
+
+    /// The token itself, which is no flag: what is in a command line can be read by every process.
+    #[arg(skip = admin_token_in_environment())]
+    pub admin_token: Option<Secret>,
+
+    /// Encrypts TCP listeners by TLS: this sidecar's certificate and those that lead to its authority, in PEM; it is read
+    /// again when it changes
+    #[arg(long, env = "SLUICE_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The key of --tls-cert, in PEM
+    #[arg(long, env = "SLUICE_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Only Envoys with a certificate of these authorities, in PEM, may ask
+    #[arg(long, env = "SLUICE_TLS_CLIENT_CA", value_name = "FILE")]
+    pub tls_client_ca: Option<PathBuf>,
+
+    /// The permissions of Unix sockets, in octal: who may write to one may ask
+    #[arg(long, env = "SLUICE_SOCKET_MODE", value_name = "MODE", default_value = "660")]
+    pub socket_mode: String,
 
     /// The Redis that keeps the buckets: redis://[user:password@]host[:port][/database] or redis+unix:///PATH
     #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
@@ -93,6 +131,10 @@ pub struct Args {
     #[arg(long, env = "SLUICE_MAX_BODY_BYTES", value_name = "BYTES", default_value = "1048576")]
     pub max_body_bytes: String,
 
+    /// The most connections at a time; those beyond are closed at once
+    #[arg(long, env = "SLUICE_MAX_CONNECTIONS", value_name = "NUMBER", default_value = "1000")]
+    pub max_connections: String,
+
     /// How log lines are written: text or json
     #[arg(long, env = "SLUICE_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: String,
@@ -101,7 +143,12 @@ pub struct Args {
     #[arg(long, env = "SLUICE_LOG", value_name = "FILTER", default_value = "info")]
     pub log: String,
 
-    /// How long requests under way may take to finish after SIGTERM; a second signal ends at once
+    /// How long requests are still decided after SIGTERM, while /readyz answers 503 and Envoys' health checks leave this
+    /// sidecar out: longer than they take for that; SIGINT does not wait for it
+    #[arg(long, env = "SLUICE_SHUTDOWN_DELAY", value_name = "DURATION", default_value = "3s")]
+    pub shutdown_delay: String,
+
+    /// How long requests under way may take to finish after that; a second signal ends at once
     #[arg(long, env = "SLUICE_SHUTDOWN_GRACE", value_name = "DURATION", default_value = "10s")]
     pub shutdown_grace: String,
 }
@@ -120,14 +167,22 @@ pub enum LogFormat {
 pub struct Config {
     /// At least one.
     pub listen: Vec<ListenAddress>,
+    /// Where operators ask, and who may; nowhere where it is switched off.
+    pub admin: Option<(ListenAddress, Guard)>,
+    /// What TCP listeners are encrypted with.
+    pub tls: Option<TlsFiles>,
+    /// The permissions of Unix sockets.
+    pub socket_mode: u32,
     /// Where buckets are kept.
     pub store: StoreConfig,
-    /// The largest request body, in bytes.
-    pub max_body_bytes: usize,
+    /// What is refused before it can do harm.
+    pub limits: Limits,
     /// How log lines are written.
     pub log_format: LogFormat,
     /// What is logged, in the syntax of `tracing`.
     pub log_filter: String,
+    /// How long requests are decided after SIGTERM.
+    pub shutdown_delay: Duration,
     /// How long requests under way may take to finish.
     pub shutdown_grace: Duration,
 }
@@ -157,6 +212,50 @@ pub enum ListenAddress {
     Tcp(SocketAddr),
     /// The path of a Unix socket.
     Unix(PathBuf),
+}
+
+impl ListenAddress {
+    /// Whether only processes on this machine reach it.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// What nobody may see: it has no way into a log line.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps it.
+    #[must_use]
+    pub fn new(secret: String) -> Self {
+        Self(secret)
+    }
+
+    /// The secret itself.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
 }
 
 /// What is wrong with one flag.
@@ -195,26 +294,135 @@ impl TryFrom<Args> for Config {
             },
             None => StoreConfig::Memory { max_buckets },
         };
-        Ok(Self {
-            listen: args.listen.iter().map(|written| listen_address(written)).collect::<Result<_, _>>()?,
-            store,
+        let limits = Limits {
             max_body_bytes: number("--max-body-bytes", "SLUICE_MAX_BODY_BYTES", &args.max_body_bytes)?,
+            max_connections: number("--max-connections", "SLUICE_MAX_CONNECTIONS", &args.max_connections)?,
+        };
+        let token = args.admin_token_file.as_deref().map(token_file).transpose()?;
+        let listen = |written: &String| listen_address("--listen", "SLUICE_LISTEN", written);
+        Ok(Self {
+            listen: args.listen.iter().map(listen).collect::<Result<_, _>>()?,
+            admin: admin(&args.admin_listen, token.or(args.admin_token))?,
+            tls: tls(args.tls_cert, args.tls_key, args.tls_client_ca)?,
+            socket_mode: socket_mode(&args.socket_mode)?,
+            store,
+            limits,
             log_format: log_format(&args.log_format)?,
             log_filter: log_filter(args.log)?,
+            shutdown_delay: delay(&args.shutdown_delay)?,
             shutdown_grace: duration("--shutdown-grace", "SLUICE_SHUTDOWN_GRACE", &args.shutdown_grace)?,
         })
     }
 }
 
-fn listen_address(written: &str) -> Result<ListenAddress, InvalidConfig> {
+fn listen_address(
+    flag: &'static str,
+    variable: &'static str,
+    written: &str,
+) -> Result<ListenAddress, InvalidConfig> {
     if let Some(path) = written.strip_prefix("unix:").filter(|path| !path.is_empty()) {
         return Ok(ListenAddress::Unix(path.into()));
     }
     written.parse().map(ListenAddress::Tcp).map_err(|_| InvalidConfig {
-        flag: "--listen",
-        variable: "SLUICE_LISTEN",
+        flag,
+        variable,
         found: format!("{written:?} is not an address"),
         mend: "Write an IP and a port, such as 127.0.0.1:9090 or [::1]:9090, or unix:/run/sluice.sock",
+    })
+}
+
+/// The shortest token: what is shorter can be guessed.
+const MIN_TOKEN_CHARS: usize = 16;
+
+fn admin(written: &str, token: Option<Secret>) -> Result<Option<(ListenAddress, Guard)>, InvalidConfig> {
+    if written == "off" {
+        return Ok(None);
+    }
+    let address = listen_address("--admin-listen", "SLUICE_ADMIN_LISTEN", written)?;
+    let short = |token: &Secret| token.expose().chars().count() < MIN_TOKEN_CHARS;
+    let is_header = |token: &Secret| token.expose().bytes().all(|byte| byte.is_ascii_graphic());
+    let wrong = |found: &str, mend| {
+        let (flag, variable) = ("--admin-token-file", "SLUICE_ADMIN_TOKEN");
+        Err(InvalidConfig { flag, variable, found: found.to_owned(), mend })
+    };
+    match token {
+        Some(token) if short(&token) => {
+            wrong("the token is shorter than 16 characters", "Make one by `openssl rand -hex 16`")
+        }
+        Some(token) if !is_header(&token) => {
+            wrong("the token is more than one line of printable ASCII", "Make one by `openssl rand -hex 16`")
+        }
+        Some(token) => Ok(Some((address, Guard::Token(token)))),
+        None if address.is_local() => Ok(Some((address, Guard::Local))),
+        None => wrong(
+            &format!("there is none, and others than this machine reach --admin-listen {address}"),
+            "Give a token, or listen on 127.0.0.1 or a Unix socket, or not at all by --admin-listen off",
+        ),
+    }
+}
+
+fn admin_token_in_environment() -> Option<Secret> {
+    // What is not Unicode is kept as something that is refused.
+    std::env::var_os("SLUICE_ADMIN_TOKEN").map(|token| Secret::new(token.to_string_lossy().into_owned()))
+}
+
+fn token_file(path: &Path) -> Result<Secret, InvalidConfig> {
+    let read = std::fs::read_to_string(path);
+    read.map(|text| Secret::new(text.trim_end().to_owned())).map_err(|error| InvalidConfig {
+        flag: "--admin-token-file",
+        variable: "SLUICE_ADMIN_TOKEN_FILE",
+        found: format!("{} cannot be read: {error}", path.display()),
+        mend: "Give a file that is there, readable for this user, and holds the token and nothing else",
+    })
+}
+
+fn tls(
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    client_ca: Option<PathBuf>,
+) -> Result<Option<TlsFiles>, InvalidConfig> {
+    let (flag, variable, found) = match (certificate, key, client_ca) {
+        (None, None, None) => return Ok(None),
+        (Some(certificate), Some(key), client_ca) => {
+            return Ok(Some(TlsFiles { certificate, key, client_ca }));
+        }
+        (None, Some(_), _) => ("--tls-cert", "SLUICE_TLS_CERT", "there is a --tls-key, and no certificate"),
+        (Some(_), None, _) => ("--tls-key", "SLUICE_TLS_KEY", "there is a --tls-cert, and no key"),
+        (None, None, Some(_)) => {
+            ("--tls-cert", "SLUICE_TLS_CERT", "there is a --tls-client-ca, and no certificate of our own")
+        }
+    };
+    let mend = "Give --tls-cert and --tls-key together, and --tls-client-ca only with them";
+    Err(InvalidConfig { flag, variable, found: found.to_owned(), mend })
+}
+
+fn socket_mode(written: &str) -> Result<u32, InvalidConfig> {
+    let wrong = |found, mend| {
+        Err(InvalidConfig { flag: "--socket-mode", variable: "SLUICE_SOCKET_MODE", found, mend })
+    };
+    match u32::from_str_radix(written, 8) {
+        Ok(mode) if mode > 0o777 || mode & 0o600 != 0o600 => wrong(
+            format!("{written:?} are not permissions that let the owner read and write"),
+            "Write three octal digits, such as 660 or 600",
+        ),
+        Ok(mode) if mode & 0o002 != 0 => wrong(
+            format!("{written:?} would let every user of this machine ask"),
+            "Write 660, and put Envoy into the sidecar's group",
+        ),
+        Ok(mode) => Ok(mode),
+        Err(_) => wrong(
+            format!("{written:?} is not an octal number"),
+            "Write three octal digits, such as 660 or 600",
+        ),
+    }
+}
+
+fn delay(written: &str) -> Result<Duration, InvalidConfig> {
+    humantime::parse_duration(written).map_err(|_| InvalidConfig {
+        flag: "--shutdown-delay",
+        variable: "SLUICE_SHUTDOWN_DELAY",
+        found: format!("{written:?} is not a time with a unit"),
+        mend: "Write a number and a unit, such as 3s; 0s ends without a delay",
     })
 }
 

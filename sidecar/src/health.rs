@@ -10,7 +10,10 @@ use std::{
 
 use contract::MARKER_HEADER;
 
-use crate::config::ListenAddress;
+use crate::{
+    config::{Config, ListenAddress},
+    http::tls::{self, TlsError},
+};
 
 /// Long enough for a busy machine, and shorter than what container engines wait for such a command.
 const WITHIN: Duration = Duration::from_secs(2);
@@ -29,19 +32,40 @@ pub enum HealthError {
     /// It says itself that it cannot decide takes, and why.
     #[error("not ready: {0}")]
     NotReady(String),
+    /// Our own certificate is not there, or no certificate.
+    #[error(transparent)]
+    Certificate(#[from] TlsError),
+    /// Only clients with a certificate are answered, and no operator.
+    #[error("with --tls-client-ca the admin listener is asked: give --admin-listen an address")]
+    NobodyToAsk,
 }
 
-/// Asks `/readyz` of the sidecar that listens on `address`; the wildcard address is reached by the loopback.
+/// Asks `/readyz` of the sidecar that runs with this configuration, at its first listener: all are served by the same
+/// store. Where that wants a client's certificate, the admin listener is asked. The wildcard address is reached by the
+/// loopback.
 ///
 /// # Errors
 ///
 /// Whatever is not a 200 of a sidecar within two seconds.
-pub fn ask(address: &ListenAddress) -> Result<(), HealthError> {
+pub fn ask(config: &Config) -> Result<(), HealthError> {
+    let (address, tls) = match (&config.tls, &config.admin) {
+        (Some(tls), Some((admin, _))) if tls.client_ca.is_some() => {
+            (admin, (!admin.is_local()).then_some(tls))
+        }
+        (Some(tls), None) if tls.client_ca.is_some() => return Err(HealthError::NobodyToAsk),
+        (tls, _) => (config.listen.first().ok_or(HealthError::NobodyToAsk)?, tls.as_ref()),
+    };
     let answer = match address {
         ListenAddress::Tcp(address) => {
-            let stream = TcpStream::connect_timeout(&reachable(*address), WITHIN)?;
+            let mut stream = TcpStream::connect_timeout(&reachable(*address), WITHIN)?;
             stream.set_read_timeout(Some(WITHIN))?;
-            exchange(stream)?
+            match tls {
+                None => exchange(stream)?,
+                Some(files) => {
+                    let mut client = tls::client_of_ourselves(files)?.map_err(Error::other)?;
+                    exchange(rustls::Stream::new(&mut client, &mut stream))?
+                }
+            }
         }
         ListenAddress::Unix(path) => {
             let stream = UnixStream::connect(path)?;

@@ -1,6 +1,6 @@
 //! The sidecar's life: read what was asked for, open the store and the listeners, serve, and drain.
 
-use std::{io::Write, process::ExitCode};
+use std::{io::Write, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Parser;
 use sluice::{
@@ -8,7 +8,12 @@ use sluice::{
     command::{CheckArgs, Command, ExplainArgs},
     config::{Args, Config, EXIT_USAGE, LogFormat, StoreConfig},
     explain, health,
-    http::{ListenError, Listener, Service, serve::serve},
+    http::{
+        self, ListenError, Listener, Purpose, Service,
+        room::Room,
+        serve::{Door, serve},
+        tls::{self, TlsError},
+    },
     store::{Store, redis::RedisStore},
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -19,6 +24,9 @@ use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::Subscriber
 #[cfg(target_env = "musl")]
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
+/// Operators are few, and have room of their own.
+const ADMIN_CONNECTIONS: usize = 64;
 
 fn main() -> ExitCode {
     let mut args = match Args::try_parse() {
@@ -97,15 +105,13 @@ async fn serve_until_told(config: Config) -> ExitCode {
     }
 }
 
-/// Of several listeners the first is asked: all are served by the same store.
 fn ask_health(config: &Config) -> ExitCode {
-    match config.listen.first().map(health::ask) {
-        Some(Ok(())) => ExitCode::SUCCESS,
-        Some(Err(error)) => {
+    match health::ask(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
             complain(&error);
             ExitCode::FAILURE
         }
-        None => ExitCode::FAILURE,
     }
 }
 
@@ -126,31 +132,57 @@ fn log(format: LogFormat, filter: &str) {
 enum RunError {
     #[error(transparent)]
     Listen(#[from] ListenError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("signals cannot be heard: {0}")]
     Signals(#[from] std::io::Error),
 }
 
 async fn run(config: Config) -> Result<(), RunError> {
     let signals = Signals::hear()?;
+    let (tls, admin_tls) = config.tls.map(tls::start).transpose()?.unzip();
     let mut listeners = Vec::with_capacity(config.listen.len());
     for address in &config.listen {
-        listeners.push(Listener::open(address).await?);
+        listeners.push(Listener::open(address, Purpose::Data(config.socket_mode)).await?);
     }
+    let admin = match config.admin {
+        None => None,
+        Some((address, guard)) => {
+            // Nobody between reads what stays on this machine, and a token that leaves it is to be encrypted.
+            let tls = admin_tls.filter(|_| !address.is_local());
+            Some((Listener::open(&address, Purpose::Admin(config.socket_mode)).await?, guard, tls))
+        }
+    };
     let (stop, mut stopped) = tokio::sync::oneshot::channel();
-    tokio::spawn(signals.tell(stop));
+    tokio::spawn(signals.tell(stop, config.shutdown_delay));
     let store = tokio::select! {
         store = open_store(config.store) => store,
         _ = &mut stopped => return Ok(()),
     };
-    for listener in &listeners {
-        info!(address = listener.address(), "listening");
+    let service = Service::new(store, config.limits);
+    let mut doors = Vec::with_capacity(listeners.len() + 1);
+    // The admin listener first: whoever waits for the line of the data listener may ask at both.
+    if let Some((listener, guard, tls)) = admin {
+        info!(address = listener.address(), tls = tls.is_some(), "operators may ask");
+        let (router, connections) =
+            (http::admin::router(Arc::clone(&service), guard), Room::new(ADMIN_CONNECTIONS));
+        doors.push(Door { listener, router, tls, connections });
     }
-    let service = Service::new(store, config.max_body_bytes);
+    for listener in listeners {
+        let tls = tls.clone().filter(|_| matches!(listener, Listener::Tcp(_)));
+        info!(address = listener.address(), tls = tls.is_some(), "listening");
+        doors.push(Door {
+            listener,
+            router: http::router(Arc::clone(&service)),
+            tls,
+            connections: service.connections(),
+        });
+    }
     let shutdown = async {
         // The teller lives as long as the process, so an error cannot come.
-        let _ = stopped.await;
+        stopped.await.unwrap_or_default()
     };
-    if serve(listeners, service, shutdown, config.shutdown_grace).await {
+    if serve(doors, service, shutdown, config.shutdown_grace).await {
         info!("stopped; every request that was under way was answered");
     } else {
         warn!("stopped; some requests were not finished within --shutdown-grace");
@@ -185,19 +217,21 @@ impl Signals {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Tells of the first signal; at the second the process ends at once.
-    async fn tell(mut self, stop: tokio::sync::oneshot::Sender<()>) {
-        self.next().await;
-        let _ = stop.send(());
+    /// Tells of the first signal, and how long to go on deciding after it: a person at a terminal does not want to wait. At
+    /// the second the process ends at once.
+    async fn tell(mut self, stop: tokio::sync::oneshot::Sender<Duration>, delay: Duration) {
+        let terminated = self.next().await;
+        let _ = stop.send(if terminated { delay } else { Duration::ZERO });
         self.next().await;
         complain(&"ended at once by a second signal; requests under way were not answered");
         std::process::exit(1);
     }
 
-    async fn next(&mut self) {
+    /// Whether the next one is SIGTERM.
+    async fn next(&mut self) -> bool {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => true,
+            _ = self.interrupt.recv() => false,
         }
     }
 }

@@ -13,7 +13,10 @@ use contract::{
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use sluice::{
     config::ListenAddress,
-    http::{Listener, Service, router, serve::serve},
+    http::{
+        Limits, Listener, Purpose, Service, router,
+        serve::{Door, serve},
+    },
     store::Store,
 };
 use tokio::{
@@ -37,14 +40,17 @@ struct Server {
 }
 
 async fn start(listen: ListenAddress) -> Server {
-    let listener = Listener::open(&listen).await.expect("the address is free");
+    let listener = Listener::open(&listen, Purpose::Data(0o640)).await.expect("the address is free");
     let address = listener.address();
     let (stop, stopped) = oneshot::channel::<()>();
     let shutdown = async {
         let _ = stopped.await;
+        Duration::ZERO
     };
-    let service = Service::new(Store::memory(1_000), MAX_BODY_BYTES);
-    let ended = tokio::spawn(serve(vec![listener], service, shutdown, Duration::from_secs(20)));
+    let service = Service::new(Store::memory(1_000), Limits::default());
+    let (router, connections) = (router(Arc::clone(&service)), service.connections());
+    let doors = vec![Door { listener, router, tls: None, connections }];
+    let ended = tokio::spawn(serve(doors, service, shutdown, Duration::from_secs(20)));
     Server { address, stop, ended }
 }
 
@@ -65,7 +71,7 @@ async fn body_of(
 
 /// Answers in process, without a socket.
 async fn answer(request: Request<Body>) -> Response<Body> {
-    let service = Service::new(Store::memory(1_000), MAX_BODY_BYTES);
+    let service = Service::new(Store::memory(1_000), Limits::default());
     router(service).oneshot(request).await.expect("infallible")
 }
 
@@ -137,7 +143,7 @@ async fn a_unix_socket_is_answered_guarded_and_removed() {
     drop(std::os::unix::net::UnixListener::bind(&path).expect("bound"));
     let listen = ListenAddress::Unix(path.clone());
     let server = start(listen.clone()).await;
-    assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o660);
+    assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o640);
     let stream = UnixStream::connect(&path).await.expect("connected");
     let (mut send, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP/1.1");
@@ -145,7 +151,10 @@ async fn a_unix_socket_is_answered_guarded_and_removed() {
     let response = send.send_request(post(GOLDEN)).await.expect("answered");
     assert_golden_was_allowed(response.status(), &body_of(response).await);
 
-    let refused = Listener::open(&listen).await.expect_err("a live socket was taken over").to_string();
+    let refused = Listener::open(&listen, Purpose::Data(0o660))
+        .await
+        .expect_err("a live socket was taken over")
+        .to_string();
     assert!(refused.contains("another process listens there"), "{refused}");
 
     server.stop.send(()).expect("still serving");
@@ -261,7 +270,7 @@ async fn what_is_no_kind_of_take_is_refused() {
 
 #[tokio::test]
 async fn takes_of_each_kind_are_answered_and_debts_stay() {
-    let app = router(Service::new(Store::memory(1_000), MAX_BODY_BYTES));
+    let app = router(Service::new(Store::memory(1_000), Limits::default()));
     let decide = async |edit: fn(&mut TakeRequest)| {
         let mut request: TakeRequest = serde_json::from_str(KINDS).expect("golden");
         edit(&mut request);
@@ -372,7 +381,7 @@ async fn a_return_of_what_was_not_granted_is_refused_by_place() {
 
 #[tokio::test]
 async fn a_lease_is_granted_and_its_rest_comes_back() {
-    let app = router(Service::new(Store::memory(1_000), MAX_BODY_BYTES));
+    let app = router(Service::new(Store::memory(1_000), Limits::default()));
     let decide = async |request: &TakeRequest<'_>| {
         let body = serde_json::to_vec(request).expect("serializable");
         let response = app.clone().oneshot(post(body)).await.expect("infallible");
@@ -400,7 +409,7 @@ async fn a_lease_is_granted_and_its_rest_comes_back() {
 
 #[tokio::test]
 async fn a_refused_request_takes_nothing() {
-    let app = router(Service::new(Store::memory(1_000), MAX_BODY_BYTES));
+    let app = router(Service::new(Store::memory(1_000), Limits::default()));
     let mut request: TakeRequest = serde_json::from_str(GOLDEN).expect("golden");
     request.takes[1].buckets[0].tokens = 0;
     let wrong = serde_json::to_vec(&request).expect("serializable");
@@ -469,7 +478,7 @@ async fn a_body_that_never_ends_is_refused() {
 
 #[tokio::test]
 async fn health_and_readiness_are_told_apart() {
-    let service = Service::new(Store::memory(1_000), MAX_BODY_BYTES);
+    let service = Service::new(Store::memory(1_000), Limits::default());
     let get = |path: &str| {
         let request = Request::get(path).body(Body::empty()).expect("valid");
         router(Arc::clone(&service)).oneshot(request)

@@ -1,10 +1,14 @@
 //! The program as an operator meets it: its exit codes and what it says.
 
+mod support;
+
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{Read, Write},
     net::{TcpListener, TcpStream},
-    process::{Child, ChildStderr, Command, Output, Stdio},
+    process::{Command, Output},
 };
+
+use support::running::{Running, exchange, get};
 
 fn sluice(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
@@ -39,6 +43,17 @@ fn a_wrong_configuration_ends_with_64_and_says_what_would_be_right() {
         (&["--listen", "localhost"], &["--listen", "\"localhost\"", "127.0.0.1:9090"]),
         (&["--listen", "127.0.0.1:0,unix:"], &["\"unix:\""]),
         (&["--redis-timeout", "50"], &["--redis-timeout", "\"50\"", "50ms"]),
+        (&["--max-connections", "0"], &["--max-connections", "above zero"]),
+        (&["--admin-listen", "nowhere"], &["--admin-listen", "\"nowhere\"", "127.0.0.1:9090"]),
+        (&["--admin-listen", "0.0.0.0:0"], &["--admin-token-file", "SLUICE_ADMIN_TOKEN", "there is none"]),
+        (&["--admin-token-file", "/nowhere"], &["--admin-token-file", "/nowhere cannot be read"]),
+        (&["--admin-token-file", "/dev/null"], &["--admin-token-file", "shorter than 16", "openssl"]),
+        (&["--socket-mode", "0666"], &["--socket-mode", "every user", "660"]),
+        (&["--socket-mode", "440"], &["--socket-mode", "owner"]),
+        (&["--socket-mode", "rw-"], &["--socket-mode", "octal"]),
+        (&["--tls-cert", "cert.pem"], &["--tls-key", "no key"]),
+        (&["--tls-client-ca", "ca.pem"], &["--tls-cert", "together"]),
+        (&["--shutdown-delay", "3"], &["--shutdown-delay", "\"3\"", "0s"]),
         (&["--shutdown-grace", "0s"], &["--shutdown-grace", "above zero"]),
         (&["--memory-max-buckets", "0"], &["--memory-max-buckets", "above zero"]),
         (&["--max-body-bytes", "many"], &["--max-body-bytes", "many"]),
@@ -83,53 +98,12 @@ fn a_wrong_redis_url_does_not_leak_its_password() {
 fn a_port_in_use_ends_with_1_and_names_it() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("its address").to_string();
-    assert_exit(&sluice(&["--listen", &address], &[]), 1, &[&address, "another process listens there"]);
-}
-
-/// A sidecar that runs, and its log.
-struct Running {
-    child: Child,
-    log: BufReader<ChildStderr>,
-    address: String,
-}
-
-impl Running {
-    fn start() -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_sluice"))
-            .env_clear()
-            .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program runs");
-        let log = BufReader::new(child.stderr.take().expect("piped"));
-        let mut running = Self { child, log, address: String::new() };
-        let line: serde_json::Value =
-            serde_json::from_str(&running.wait_for_line("listening")).expect("JSON");
-        running.address = line["address"].as_str().expect("the address is logged").to_owned();
-        running
-    }
-
-    /// Reads the log up to a line that holds `words`.
-    fn wait_for_line(&mut self, words: &str) -> String {
-        let mut line = String::new();
-        while !line.contains(words) {
-            line.clear();
-            assert!(self.log.read_line(&mut line).expect("a line") > 0, "it ended before {words:?}");
-        }
-        line
-    }
-
-    fn terminate(&self) {
-        let status = Command::new("kill").arg(self.child.id().to_string()).status().expect("kill runs");
-        assert!(status.success());
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    let said =
+        assert_exit(&sluice(&["--listen", &address], &[]), 1, &[&address, "another process listens there"]);
+    assert!(said.contains("--listen") && !said.contains("--admin-listen"), "{said}");
+    let arguments = ["--listen", "127.0.0.1:0", "--admin-listen", &address];
+    let words = [&address, "another process listens there", "--admin-listen off"];
+    assert_exit(&sluice(&arguments, &[]), 1, &words);
 }
 
 #[test]
@@ -137,7 +111,38 @@ fn sigterm_ends_it_with_0() {
     let mut sluice = Running::start();
     sluice.terminate();
     sluice.wait_for_line("every request that was under way was answered");
-    assert_eq!(sluice.child.wait().expect("it ends").code(), Some(0));
+    assert_eq!(sluice.wait(), Some(0));
+}
+
+#[test]
+fn sigterm_makes_it_leave_first() {
+    let mut sluice = Running::start_with(&["--shutdown-delay", "2s"]);
+    let mut kept = TcpStream::connect(&sluice.address).expect("connected");
+    let healthz = "GET /healthz HTTP/1.1\r\nhost: sluice\r\n\r\n";
+    let before = exchange(&mut kept, healthz.as_bytes());
+    assert!(before.starts_with("HTTP/1.1 200") && !before.contains("connection: close"), "{before}");
+    sluice.terminate();
+    sluice.wait_for_line("leaving");
+    let unready = get(&sluice.address, "/readyz");
+    assert!(unready.starts_with("HTTP/1.1 503") && unready.contains("\"code\":\"stopping\""), "{unready}");
+    let take = include_str!("../../contract/golden/take-request.json");
+    let head =
+        format!("POST /v1/take HTTP/1.1\r\nhost: sluice\r\ncontent-length: {}\r\n\r\n{take}", take.len());
+    let decided = exchange(&mut kept, head.as_bytes());
+    assert!(decided.starts_with("HTTP/1.1 200") && decided.contains("\"remaining\":59"), "{decided}");
+    assert!(decided.contains("connection: close"), "the next request goes elsewhere: {decided}");
+    assert!(get(&sluice.address, "/healthz").starts_with("HTTP/1.1 200"), "others may still come");
+    assert!(get(&sluice.admin, "/v1/status").contains("\"stopping\":true"));
+    sluice.wait_for_line("every request that was under way was answered");
+    assert_eq!(sluice.wait(), Some(0));
+}
+
+#[test]
+fn sigint_does_not_wait_for_that() {
+    let mut sluice = Running::start_with(&["--shutdown-delay", "1h"]);
+    sluice.signal("INT");
+    sluice.wait_for_line("every request that was under way was answered");
+    assert_eq!(sluice.wait(), Some(0));
 }
 
 #[test]
@@ -151,7 +156,7 @@ fn a_second_signal_ends_it_at_once() {
     sluice.wait_for_line("stopping");
     sluice.terminate();
     sluice.wait_for_line("second signal");
-    assert_eq!(sluice.child.wait().expect("it ends").code(), Some(1));
+    assert_eq!(sluice.wait(), Some(1));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use bucket::{Kind, Lease, Limit, Terms};
 use contract::{FailureReason, Outcome, Refusal, TakeResponse, Verdict};
 use sluice::{
     batch::{Ask, Batch, Take, bucket_key},
-    http::{Service, router},
+    http::{Limits, Service, router},
     store::{
         Store,
         redis::{RedisAddress, RedisStore, Timeouts},
@@ -380,7 +380,7 @@ async fn more_than_may_wait_is_refused_and_takes_nothing() {
 #[tokio::test]
 async fn a_redis_that_is_down_is_told_in_readyz_and_in_verdicts() {
     let url = format!("redis://127.0.0.1:{}", support::free_port());
-    let app = router(Service::new(Store::Redis(store(&url, IMPATIENT).await), 1 << 20));
+    let app = router(Service::new(Store::Redis(store(&url, IMPATIENT).await), Limits::default()));
     let get = Request::get("/readyz").body(Body::empty()).expect("valid");
     let response = app.clone().oneshot(get).await.expect("infallible");
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);

@@ -10,9 +10,6 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::config::ListenAddress;
 
-/// Owner and group may connect: run Envoy in the sidecar's group.
-const SOCKET_MODE: u32 = 0o660;
-
 /// An open port or socket.
 #[derive(Debug)]
 pub enum Listener {
@@ -22,13 +19,24 @@ pub enum Listener {
     Unix(UnixListener, SocketFile),
 }
 
+/// What a listener is for, and the permissions of its file where it is a Unix socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Envoys ask there.
+    Data(u32),
+    /// Operators do.
+    Admin(u32),
+}
+
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}{mend}")]
+#[error("{flag}: cannot listen on {address}: {source}; {mend} {flag}{off}")]
 pub struct ListenError {
+    flag: &'static str,
     address: String,
     source: io::Error,
     mend: &'static str,
+    off: &'static str,
 }
 
 /// A connection that was accepted.
@@ -42,16 +50,19 @@ pub(super) enum Connection {
 pub struct SocketFile(PathBuf);
 
 impl Listener {
-    /// Opens `address`. A Unix socket's file that nobody listens on any more is replaced.
+    /// Opens `address`, a Unix socket with these permissions. A file that nobody listens on any more is replaced.
     ///
     /// # Errors
     /// [`ListenError`].
-    pub async fn open(address: &ListenAddress) -> Result<Self, ListenError> {
+    pub async fn open(address: &ListenAddress, purpose: Purpose) -> Result<Self, ListenError> {
         let opened = match address {
             ListenAddress::Tcp(address) => TcpListener::bind(address).await.map(Self::Tcp),
-            ListenAddress::Unix(path) => open_unix(path).await,
+            ListenAddress::Unix(path) => open_unix(path, purpose.mode()).await,
         };
-        opened.map_err(|source| ListenError { address: describe(address), mend: mend(&source), source })
+        opened.map_err(|source| {
+            let (flag, off) = purpose.flag();
+            ListenError { flag, address: address.to_string(), mend: mend(&source), source, off }
+        })
     }
 
     /// Where it listens: the port that was given, or for port 0 the one that was found.
@@ -76,12 +87,16 @@ impl Listener {
     }
 }
 
-impl Connection {
-    /// Waits for the first byte, or the end.
-    pub(super) async fn readable(&self) -> io::Result<()> {
+impl Purpose {
+    fn mode(self) -> u32 {
+        let (Self::Data(mode) | Self::Admin(mode)) = self;
+        mode
+    }
+
+    fn flag(self) -> (&'static str, &'static str) {
         match self {
-            Self::Tcp(stream) => stream.readable().await,
-            Self::Unix(stream) => stream.readable().await,
+            Self::Data(_) => ("--listen", ""),
+            Self::Admin(_) => ("--admin-listen", ", or switch it off by --admin-listen off"),
         }
     }
 }
@@ -93,7 +108,7 @@ impl Drop for SocketFile {
     }
 }
 
-async fn open_unix(path: &Path) -> io::Result<Listener> {
+async fn open_unix(path: &Path, mode: u32) -> io::Result<Listener> {
     if fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
         match UnixStream::connect(path).await {
             Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
@@ -103,23 +118,18 @@ async fn open_unix(path: &Path) -> io::Result<Listener> {
     }
     let listener = UnixListener::bind(path)?;
     let file = SocketFile(path.to_owned());
-    fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     Ok(Listener::Unix(listener, file))
-}
-
-fn describe(address: &ListenAddress) -> String {
-    match address {
-        ListenAddress::Tcp(address) => address.to_string(),
-        ListenAddress::Unix(path) => format!("unix:{}", path.display()),
-    }
 }
 
 fn mend(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "; another process listens there: stop it, or choose another --listen",
-        io::ErrorKind::AddrNotAvailable => "; this machine has no such address: choose another --listen",
-        io::ErrorKind::PermissionDenied => "; choose a port above 1023 or a directory that may be written to",
-        io::ErrorKind::NotFound => "; the socket's directory does not exist: create it",
-        _ => "; choose another --listen",
+        io::ErrorKind::AddrInUse => "another process listens there: stop it, or choose another",
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address: choose another",
+        io::ErrorKind::PermissionDenied => {
+            "choose a port above 1023 or a directory that may be written to for"
+        }
+        io::ErrorKind::NotFound => "the socket's directory does not exist: create it, or choose another",
+        _ => "choose another",
     }
 }

@@ -1,16 +1,25 @@
-//! The edge towards Envoy: the only module that knows of HTTP.
+//! The edge towards Envoy and towards operators: the only module that knows of HTTP.
 //!
-//! [`router`] answers requests, [`serve`](serve::serve) listens and drains. Every answer carries the contract's
-//! marker header, so that a client can tell it from one that something between has made up.
+//! [`router`] answers Envoys' requests and [`admin`] those of operators; [`serve`](serve::serve) listens, leaves and drains.
+//! Every answer carries the contract's marker header, so that a client can tell it from one that something between has
+//! made up.
 
+pub mod admin;
 mod body;
+mod connection;
 mod listen;
+mod progress;
 mod refusal;
+pub mod room;
 pub mod serve;
+pub mod tls;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Instant,
 };
 
 use axum::{
@@ -24,36 +33,88 @@ use axum::{
 use contract::{MARKER_HEADER, TAKE_PATH, TakeRequest, TakeResponse, VERSION};
 use serde_json::json;
 
-pub use listen::{ListenError, Listener};
+pub use listen::{ListenError, Listener, Purpose};
 use refusal::RequestError;
+use room::Room;
 
 use crate::{batch::Batch, store::Store};
 
 /// The length of most verdicts of one bucket in JSON.
 const VERDICT_BYTES: usize = 112;
 
+/// What is refused before it can do harm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest body of a request.
+    pub max_body_bytes: usize,
+    /// The most connections of Envoys at a time, over all data listeners.
+    pub max_connections: usize,
+}
+
+/// As the program does where nothing else is said. With the connections a process has as many files open as it mostly may.
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_body_bytes: 1 << 20, max_connections: 1_000 }
+    }
+}
+
 /// What every request is answered from.
 #[derive(Debug)]
 pub struct Service {
     store: Store,
     max_body_bytes: usize,
+    bodies: Arc<Room>,
+    connections: Arc<Room>,
     stopping: AtomicBool,
+    started: Instant,
+    answered: Count,
+    refused: Count,
 }
 
+/// What happened so often.
+type Count = AtomicU64;
+
 impl Service {
-    /// A service that decides takes in `store` and reads bodies of up to `max_body_bytes` bytes.
+    /// A service that decides takes in `store`.
     #[must_use]
-    pub fn new(store: Store, max_body_bytes: usize) -> Arc<Self> {
-        Arc::new(Self { store, max_body_bytes, stopping: AtomicBool::new(false) })
+    pub fn new(store: Store, limits: Limits) -> Arc<Self> {
+        let Limits { max_body_bytes, max_connections } = limits;
+        Arc::new(Self {
+            store,
+            max_body_bytes,
+            bodies: Room::new(body::BODIES_BYTES.max(max_body_bytes)),
+            connections: Room::new(max_connections),
+            stopping: AtomicBool::new(false),
+            started: Instant::now(),
+            answered: Count::new(0),
+            refused: Count::new(0),
+        })
     }
 
     /// Makes `/readyz` answer 503 from now on.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
     }
+
+    /// Whether it was stopped.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// The connections of Envoys.
+    #[must_use]
+    pub fn connections(&self) -> Arc<Room> {
+        Arc::clone(&self.connections)
+    }
+
+    /// What bodies and answers hold.
+    pub(crate) fn bodies(&self) -> Arc<Room> {
+        Arc::clone(&self.bodies)
+    }
 }
 
-/// What is answered where.
+/// What is answered to Envoys.
 pub fn router(service: Arc<Service>) -> Router {
     Router::new()
         .route(TAKE_PATH, post(take))
@@ -61,8 +122,18 @@ pub fn router(service: Arc<Service>) -> Router {
         .route("/readyz", get(readyz))
         .fallback(async || RequestError::UnknownPath)
         .method_not_allowed_fallback(async || RequestError::WrongMethod)
-        .with_state(service)
+        .with_state(Arc::clone(&service))
+        .layer(axum::middleware::map_response_with_state(service, count))
         .layer(axum::middleware::map_response(mark))
+}
+
+async fn count(State(service): State<Arc<Service>>, response: Response) -> Response {
+    let status = response.status();
+    service.answered.fetch_add(1, Ordering::Relaxed);
+    if status.is_client_error() || status.is_server_error() {
+        service.refused.fetch_add(1, Ordering::Relaxed);
+    }
+    response
 }
 
 async fn mark(mut response: Response) -> Response {
@@ -73,7 +144,7 @@ async fn mark(mut response: Response) -> Response {
 
 /// Everything is read and checked before anything is taken, so a request that is refused took nothing.
 async fn take(State(service): State<Arc<Service>>, body: Body) -> Result<Response, RequestError> {
-    let body = body::read(body, service.max_body_bytes).await?;
+    let body = body::read(body, service.max_body_bytes, &service.bodies).await?;
     let batch = {
         let request: TakeRequest = from_json(&body).map_err(RequestError::from_json)?;
         Batch::try_from(&request)?
@@ -95,7 +166,7 @@ async fn healthz() -> Response {
 }
 
 async fn readyz(State(service): State<Arc<Service>>) -> Result<Response, RequestError> {
-    if service.stopping.load(Ordering::Relaxed) {
+    if service.is_stopping() {
         return Err(RequestError::Stopping);
     }
     service.store.ready().map_err(RequestError::NotReady)?;

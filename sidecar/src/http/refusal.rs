@@ -25,6 +25,8 @@ pub(super) enum RequestError {
     BodyTooLarge { max_bytes: usize },
     #[error("the body did not arrive within {0:?}")]
     BodyTooSlow(std::time::Duration),
+    #[error("other requests hold all the memory that there is for bodies; try again")]
+    NoRoom,
     #[error("the body could not be read to its end")]
     BodyLost,
     #[error("the body is not JSON: {0}")]
@@ -39,6 +41,16 @@ pub(super) enum RequestError {
     Stopping,
     #[error("{0}")]
     NotReady(String),
+    #[error("there is nothing at this path; GET /v1/status tells how this sidecar does")]
+    UnknownAdminPath,
+    #[error("this path does not answer this method; /v1/status, /healthz and /readyz answer GET")]
+    WrongAdminMethod,
+    #[error("the token is missing or wrong; send it as \"authorization: Bearer TOKEN\"")]
+    NoToken,
+    #[error("the host is a name; ask by localhost or by an IP address, so that no web page can lead here")]
+    ForeignHost,
+    #[error("web pages are not answered")]
+    ForeignOrigin,
 }
 
 impl RequestError {
@@ -54,6 +66,7 @@ impl RequestError {
             Self::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, "wrong_method"),
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             Self::BodyTooSlow(_) => (StatusCode::REQUEST_TIMEOUT, "body_too_slow"),
+            Self::NoRoom => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
             Self::BodyLost => (StatusCode::BAD_REQUEST, "body_lost"),
             Self::NotJson(_) => (StatusCode::BAD_REQUEST, "not_json"),
             Self::NotTakes(_) => (StatusCode::BAD_REQUEST, "not_takes"),
@@ -61,6 +74,11 @@ impl RequestError {
             Self::Overloaded(_) => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
             Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
             Self::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
+            Self::UnknownAdminPath => (StatusCode::NOT_FOUND, "unknown_path"),
+            Self::WrongAdminMethod => (StatusCode::METHOD_NOT_ALLOWED, "wrong_method"),
+            Self::NoToken => (StatusCode::UNAUTHORIZED, "no_token"),
+            Self::ForeignHost => (StatusCode::FORBIDDEN, "foreign_host"),
+            Self::ForeignOrigin => (StatusCode::FORBIDDEN, "foreign_origin"),
         }
     }
 }

@@ -1,84 +1,107 @@
-//! Accepting connections, and ending without losing a request.
+//! Accepting connections, and leaving without losing a request.
+//!
+//! An end has two stages. First the sidecar is *leaving*: `/readyz` answers 503, so that Envoys' health checks take it
+//! out, and requests are decided as before. Then it is *ending*: nothing new is accepted, and what is under way finishes.
 
-use std::{error::Error, pin::pin, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::Router;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{
-        conn::auto,
-        graceful::{GracefulConnection, GracefulShutdown},
-    },
-    service::TowerToHyperService,
+use tokio::{sync::watch, task::JoinSet};
+use tracing::{info, warn};
+
+use super::{
+    Listener, Service,
+    connection::{self, Serving},
+    listen::Connection,
+    room::Room,
+    tls::Acceptor,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    sync::watch,
-    task::JoinSet,
-};
-use tracing::{debug, info, warn};
-
-use super::{Listener, Service, listen::Connection, router};
-
-/// How long a connection may stay silent, within its headers or between requests. Envoy closes its own idle
-/// connections well before, so that no request meets a connection that is being closed.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
-
-/// The most bytes of one request's headers. The filter sends a few hundred.
-const MAX_HEADER_BYTES: usize = 16 * 1024;
 
 /// The pause after a failed accept, such as for want of file descriptors, that some may be freed meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Changes once, when the end begins.
-type Stopping = watch::Receiver<()>;
+/// How far the end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It has not begun.
+    Serving,
+    /// Others are to be asked from now on.
+    Leaving,
+    /// What is under way may finish.
+    Ending,
+}
 
-/// Serves `service` on `listeners` until `shutdown`, then lets requests under way finish for up to `grace`.
-/// Whether all of them did.
+/// A listener, and what is behind it.
+pub struct Door {
+    /// Where connections come from.
+    pub listener: Listener,
+    /// What answers them.
+    pub router: Router,
+    /// What they are encrypted with; a Unix socket's never are.
+    pub tls: Option<Acceptor>,
+    /// How many there may be at a time.
+    pub connections: Arc<Room>,
+}
+
+/// Serves `service` at `doors` until `shutdown`, and for as long after it as that says, while it tells everybody that it is
+/// leaving. Then requests under way may finish for up to `grace`. Whether all of them did.
 pub async fn serve(
-    listeners: Vec<Listener>,
+    doors: Vec<Door>,
     service: Arc<Service>,
-    shutdown: impl Future<Output = ()>,
+    shutdown: impl Future<Output = Duration>,
     grace: Duration,
 ) -> bool {
-    let graceful = GracefulShutdown::new();
-    // Its own tasks end with it, and with the listeners their ports and socket files.
+    let (stage, watched) = watch::channel(Stage::Serving);
+    // Its tasks end with it, and with the listeners their ports and socket files.
     let mut accepting = JoinSet::new();
-    // A place for each listener, which it holds while it waits for a connection.
-    let (accepted, mut connections) = tokio::sync::mpsc::channel(listeners.len().max(1));
-    for listener in listeners {
-        let accepted = accepted.clone();
-        accepting.spawn(async move {
-            // A place is taken before a connection is accepted, so that none is lost between.
-            while let Ok(place) = accepted.reserve().await {
-                place.send(accept(&listener).await);
-            }
-        });
+    for door in doors {
+        let tls = door.tls.filter(|_| matches!(door.listener, Listener::Tcp(_)));
+        let (router, bodies, stage) = (door.router, service.bodies(), watched.clone());
+        let serving = Serving { router, tls, bodies, stage };
+        accepting.spawn(async move { accept(&door.listener, &door.connections, &serving).await });
     }
-    let router = router(Arc::clone(&service));
-    let (stop, stopping) = watch::channel(());
-    let mut shutdown = pin!(shutdown);
+    drop(watched);
+    let delay = shutdown.await;
+    service.stop();
+    if !delay.is_zero() {
+        info!(delay = ?delay, "leaving: /readyz answers 503, and requests are decided until Envoys have noticed");
+        stage.send_replace(Stage::Leaving);
+        tokio::time::sleep(delay).await;
+    }
+    accepting.shutdown().await;
+    stage.send_replace(Stage::Ending);
+    info!(grace = ?grace, "stopping: requests under way may finish");
+    // Each connection holds a receiver.
+    tokio::time::timeout(grace, stage.closed()).await.is_ok()
+}
+
+/// Serves each connection in a task of its own, for ever. Between a connection's acceptance and its task there is no
+/// await, so none is lost when this is dropped.
+async fn accept(listener: &Listener, connections: &Arc<Room>, serving: &Serving) {
+    let mut full = false;
     loop {
-        tokio::select! {
-            biased;
-            () = &mut shutdown => break,
-            Some(connection) = connections.recv() => spawn(connection, router.clone(), &graceful, stopping.clone()),
+        let connection = next(listener).await;
+        match connections.enter(1) {
+            Some(place) => {
+                full = false;
+                tokio::spawn(connection::serve(connection, serving.clone(), place));
+            }
+            // It is closed at once: whoever waited would not know why. Told where it begins, and not while it lasts.
+            None if !std::mem::replace(&mut full, true) => {
+                let (listen, max) = (listener.address(), connections.max());
+                warn!(
+                    listen,
+                    max,
+                    "no more connections are accepted: allow more by --max-connections, or look who holds them"
+                );
+            }
+            None => {}
         }
     }
-    service.stop();
-    accepting.shutdown().await;
-    // What was accepted already and not yet served holds a client's request.
-    connections.close();
-    while let Some(connection) = connections.recv().await {
-        spawn(connection, router.clone(), &graceful, stopping.clone());
-    }
-    stop.send_replace(());
-    info!(grace = ?grace, "stopping: requests under way may finish");
-    tokio::time::timeout(grace, graceful.shutdown()).await.is_ok()
 }
 
 /// The next connection; a failure is logged where it begins and not while it lasts.
-async fn accept(listener: &Listener) -> Connection {
+async fn next(listener: &Listener) -> Connection {
     let mut failing = false;
     loop {
         match listener.accept().await {
@@ -91,48 +114,4 @@ async fn accept(listener: &Listener) -> Connection {
             }
         }
     }
-}
-
-/// Serves one connection in a task of its own.
-fn spawn(connection: Connection, router: Router, graceful: &GracefulShutdown, stopping: Stopping) {
-    let watcher = graceful.watcher();
-    tokio::spawn(async move {
-        if is_silent(&connection, stopping).await {
-            return;
-        }
-        let outcome = match connection {
-            Connection::Tcp(stream) => watcher.watch(http(stream, router)).await,
-            Connection::Unix(stream) => watcher.watch(http(stream, router)).await,
-        };
-        // A client that hangs up in the middle is its own business.
-        if let Err(error) = outcome {
-            debug!(%error, "a connection ended early");
-        }
-    });
-}
-
-/// Whether nothing was sent before the idle timeout or the end. HTTP's own timeout begins with the first byte,
-/// which tells HTTP/1.1 from HTTP/2.
-async fn is_silent(connection: &Connection, mut stopping: Stopping) -> bool {
-    tokio::select! {
-        biased;
-        readable = connection.readable() => readable.is_err(),
-        () = tokio::time::sleep(IDLE_TIMEOUT) => true,
-        _ = stopping.changed() => true,
-    }
-}
-
-/// HTTP/1.1, or HTTP/2 where the client begins with it.
-fn http<S>(stream: S, router: Router) -> impl GracefulConnection<Error = Box<dyn Error + Send + Sync>>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT).max_buf_size(MAX_HEADER_BYTES);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(IDLE_TIMEOUT)
-        .max_header_list_size(MAX_HEADER_BYTES as u32);
-    builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).into_owned()
 }

@@ -76,6 +76,11 @@ impl Remembered {
         Ok(Answer { now_us: asked.now_us, verdicts: known.verdicts.into_iter().map(verdict).collect() })
     }
 
+    /// Of how many buckets something is remembered.
+    pub(super) fn len(&self) -> usize {
+        self.known.as_ref().map_or(0, |known| lock(known).buckets.len())
+    }
+
     /// What is known of `takes`; nothing where no verdict is. What they return or charge is forgotten before the takes
     /// behind are looked at.
     fn answer(&self, takes: &[Take]) -> Option<KnownAnswer> {

@@ -28,6 +28,12 @@ impl SharedMemory {
         Self(Mutex::new(Memory::new(max_buckets)))
     }
 
+    /// How many buckets are kept.
+    #[must_use]
+    pub fn bucket_count(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).bucket_count()
+    }
+
     /// Decides a whole batch under one lock.
     pub fn take(&self, batch: &Batch, now_us: u64) -> Answer {
         // A panic while it was held leaves whole entries only: each is written by one insertion.

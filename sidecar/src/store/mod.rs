@@ -39,6 +39,26 @@ impl Answer {
     }
 }
 
+/// How a store does. What one has not is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct StoreStatus {
+    /// `memory` or `redis`.
+    pub kind: &'static str,
+    /// Whether takes can be decided now.
+    pub ready: bool,
+    /// Why not.
+    pub reason: Option<String>,
+    /// How many buckets are kept in memory; a full one needs no place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub buckets: Option<usize>,
+    /// How many buckets wait for Redis or are under way; a request counts for 64 at least.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting_buckets: Option<usize>,
+    /// Of how many buckets denials are remembered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deny_cache_entries: Option<usize>,
+}
+
 /// More takes wait for the store than it is allowed to keep waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many requests wait for the store; try again, or add a sidecar or a faster Redis")]
@@ -59,6 +79,25 @@ impl Store {
         match self {
             Self::Memory(memory, clock) => Ok(memory.take(&batch, clock.now_us())),
             Self::Redis(redis) => redis.take(batch).await,
+        }
+    }
+
+    /// How it does, for an operator.
+    #[must_use]
+    pub fn status(&self) -> StoreStatus {
+        let reason = self.ready().err();
+        let (ready, status) = (reason.is_none(), StoreStatus::default());
+        let status = StoreStatus { ready, reason, ..status };
+        match self {
+            Self::Memory(memory, _) => {
+                StoreStatus { kind: "memory", buckets: Some(memory.bucket_count()), ..status }
+            }
+            Self::Redis(redis) => StoreStatus {
+                kind: "redis",
+                waiting_buckets: Some(redis.waiting_buckets()),
+                deny_cache_entries: Some(redis.deny_cache_entries()),
+                ..status
+            },
         }
     }
 

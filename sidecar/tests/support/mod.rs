@@ -4,6 +4,7 @@
 
 pub mod arbitrary;
 pub mod model;
+pub mod running;
 pub mod trial;
 
 use std::{

@@ -123,6 +123,18 @@ impl RedisStore {
         })
     }
 
+    /// How many buckets wait or are under way; a batch counts for [`MAX_BUCKETS`] at least.
+    #[must_use]
+    pub fn waiting_buckets(&self) -> usize {
+        WAITING_BUCKETS.saturating_sub(self.places.available_permits())
+    }
+
+    /// Of how many buckets denials are remembered.
+    #[must_use]
+    pub fn deny_cache_entries(&self) -> usize {
+        self.remembered.len()
+    }
+
     /// Whether takes can be decided now.
     ///
     /// # Errors
