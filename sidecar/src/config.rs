@@ -16,6 +16,10 @@ use crate::store::{
     redis::{Asking, RedisAddress, Timeouts},
 };
 
+mod redis;
+
+pub use redis::RedisArgs;
+
 /// The exit code of a wrong command line or environment (`EX_USAGE`).
 pub const EXIT_USAGE: u8 = 64;
 
@@ -95,9 +99,14 @@ pub struct Args {
     #[arg(long, env = "SLUICE_SOCKET_MODE", value_name = "MODE", default_value = "660")]
     pub socket_mode: String,
 
-    /// The Redis that keeps the buckets: redis://[user:password@]host[:port][/database] or redis+unix:///PATH
+    /// The Redis that keeps the buckets: redis://[user:password@]host[:port][/database], rediss:// for TLS,
+    /// redis+unix:///PATH, or redis+sentinel://[user:password@]host[:port],…/PRIMARY[/database]
     #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
     pub redis_url: Option<String>,
+
+    #[command(flatten)]
+    #[allow(missing_docs, reason = "it would be told as the program's")]
+    pub redis: RedisArgs,
 
     /// How long a request may wait for Redis, its turn and a reconnection included; keep it below the filter's
     /// callout timeout (50ms), so that the filter hears the failure instead of guessing it
@@ -289,7 +298,7 @@ impl TryFrom<Args> for Config {
             number("--memory-max-buckets", "SLUICE_MEMORY_MAX_BUCKETS", &args.memory_max_buckets)?;
         let store = match args.redis_url {
             Some(url) => StoreConfig::Redis {
-                address: redis_address(&url)?,
+                address: args.redis.address(&url)?,
                 asking: Asking { timeouts, deny_cache, in_flight },
             },
             None => StoreConfig::Memory { max_buckets },
@@ -423,15 +432,6 @@ fn delay(written: &str) -> Result<Duration, InvalidConfig> {
         variable: "SLUICE_SHUTDOWN_DELAY",
         found: format!("{written:?} is not a time with a unit"),
         mend: "Write a number and a unit, such as 3s; 0s ends without a delay",
-    })
-}
-
-fn redis_address(url: &str) -> Result<RedisAddress, InvalidConfig> {
-    RedisAddress::parse(url).map_err(|error| InvalidConfig {
-        flag: "--redis-url",
-        variable: "REDIS_URL",
-        found: format!("the URL cannot be used: {error}"),
-        mend: "Write redis://[user:password@]host[:port][/database]",
     })
 }
 

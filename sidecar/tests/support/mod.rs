@@ -74,6 +74,22 @@ impl RedisServer {
         line.and_then(|rest| rest.split(',').next()).map_or(0, |calls| calls.parse().expect("a number"))
     }
 
+    /// How many connections of sidecars were made since the start. Each loads the script; a Redis before version 7 counts
+    /// that by another name.
+    pub fn connections(&self) -> u64 {
+        self.calls("script|load") + self.calls("script")
+    }
+
+    /// How many runs of the script were begun since the start, without the one by which each connection is found fit.
+    pub fn runs(&self) -> u64 {
+        self.calls("evalsha") - self.connections()
+    }
+
+    /// How many of them had to be sent anew with the whole script. Each connection tries whether it may.
+    pub fn whole_scripts(&self) -> u64 {
+        self.calls("eval") - self.connections()
+    }
+
     /// Stops it in its tracks: connections stay open and nothing answers.
     pub fn freeze(&self) {
         self.signal("STOP");

@@ -2,26 +2,33 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use redis::{
-    AsyncConnectionConfig, Client, ErrorKind, PushInfo, PushKind, RedisError, ServerErrorKind, Value,
-    aio::MultiplexedConnection,
-};
-use tokio::sync::Notify;
+use bucket::{Kind, Limit};
+use redis::{RedisError, Value, aio::MultiplexedConnection};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::{RedisAddress, Timeouts, lanes::Lane, queue::Part};
+use super::{
+    Fault, RedisAddress, Timeouts,
+    dial::{Connection, DialError, dial},
+    fault::RIGHTS,
+    lanes::Lane,
+    queue::Part,
+    redirect::Redirect,
+};
 use crate::{
-    batch::Take,
+    batch::{Ask, Take},
     store::script::{self, SCRIPT},
 };
 
 /// The oldest Redis with `SET … PXAT`.
 const OLDEST_VERSION: (u32, u32) = (6, 2);
 
+/// A bucket of nobody's: every domain has a name.
+const PROBE_KEY: &str = "sluice:1:/probe";
+
 /// A connection to a Redis that can decide takes.
 pub(super) struct Link {
-    connection: MultiplexedConnection,
-    lost: Arc<Notify>,
+    connection: Connection,
     script_sha: Arc<str>,
     timeout: Duration,
 }
@@ -31,8 +38,8 @@ pub(super) struct Link {
 pub(super) enum ConnectError {
     #[error("no connection within {0:?}")]
     Timeout(Duration),
-    #[error("{0}")]
-    Redis(#[from] RedisError),
+    #[error(transparent)]
+    Dial(#[from] DialError),
     #[error("it is version {0}; sluice needs Redis 6.2 or later, or any Valkey")]
     TooOld(String),
     #[error("it is built for {0} bits; sluice needs a Redis of 64, whose numbers are exact")]
@@ -43,26 +50,42 @@ pub(super) enum ConnectError {
         "it is a node of a Redis Cluster, where one run cannot reach every bucket; name a Redis that stands alone"
     )]
     Cluster,
+    #[error("its user lacks rights (NOPERM): {}; give them by ACL SETUSER: {RIGHTS}", .0.join(", "))]
+    Rights(Vec<&'static str>),
 }
 
 /// Why a run has no reply.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RunError {
+    /// Another node of a Cluster decides it: nothing was taken, and the link is fit for other runs.
+    #[error("it is for another node to decide")]
+    Redirected(Redirect),
     /// Redis answered that it will not: nothing was taken, and the link is fit for other runs.
-    #[error("Redis refused the script: {0}")]
-    Refused(RedisError),
-    /// The run may or may not have been executed, or still be. No further one is sent over the link: it would wait
-    /// behind this one.
-    #[error("no reply within {0:?}")]
+    #[error("{0}")]
+    Refused(Fault),
+    /// Redis answered that it will not, and is not the one to ask: nothing was taken, and the link is of no more use.
+    #[error("{0}")]
+    Left(Fault),
+    /// The run may or may not have been executed, or still be. What is sent behind it waits for it.
+    #[error("answers take longer than --redis-timeout ({0:?})")]
     Late(Duration),
-    /// The run may or may not have been executed, or the server is no longer the one to ask: the link is of no
-    /// more use.
+    /// The run may or may not have been executed: the link is of no more use.
     #[error("{0}")]
     Lost(String),
 }
 
+impl From<RedisError> for RunError {
+    fn from(error: RedisError) -> Self {
+        match Fault::of(&error) {
+            None => Self::Lost(error.to_string()),
+            Some(fault) if fault.ends_link() => Self::Left(fault),
+            Some(fault) => Self::Refused(fault),
+        }
+    }
+}
+
 impl Link {
-    /// Connects, authenticates, checks the server and loads the script.
+    /// Connects, authenticates, checks the server and the user's rights, and loads the script.
     pub(super) async fn connect(address: &RedisAddress, timeouts: Timeouts) -> Result<Self, ConnectError> {
         tokio::time::timeout(timeouts.connect, Self::connect_unbounded(address, timeouts))
             .await
@@ -70,36 +93,26 @@ impl Link {
     }
 
     async fn connect_unbounded(address: &RedisAddress, timeouts: Timeouts) -> Result<Self, ConnectError> {
-        let lost = Arc::new(Notify::new());
-        let teller = Arc::clone(&lost);
-        let on_push = move |push: PushInfo| -> Result<(), std::convert::Infallible> {
-            if push.kind == PushKind::Disconnection {
-                teller.notify_one();
-            }
-            Ok(())
-        };
-        // Both timeouts are set around whole calls, here and in `run`, so the library's own are off.
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(None)
-            .set_response_timeout(None)
-            .set_push_sender(on_push);
-        let client = Client::open(address.connection_info())?;
-        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-        match redis::cmd("INFO").query_async::<String>(&mut connection).await {
+        let connection = dial(address).await?;
+        let mut redis = connection.redis.clone();
+        let failed = |error| ConnectError::Dial(DialError::of(error, address.host()));
+        match redis::cmd("INFO").query_async::<String>(&mut redis).await {
             Ok(info) => check_server(&info)?,
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) => {
+            Err(error) if matches!(Fault::of(&error), Some(Fault::NoRight(_))) => {
                 debug!(%error, "the server is not checked, since its user may not call INFO");
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(failed(error)),
         }
-        let script_sha: String =
-            redis::cmd("SCRIPT").arg("LOAD").arg(SCRIPT).query_async(&mut connection).await?;
-        Ok(Self { connection, lost, script_sha: script_sha.into(), timeout: timeouts.answer })
+        check_rights(&mut redis).await?.map_err(failed)?;
+        let load: Result<String, _> =
+            redis::cmd("SCRIPT").arg("LOAD").arg(SCRIPT).query_async(&mut redis).await;
+        let script_sha = load.map_err(failed)?.into();
+        Ok(Self { connection, script_sha, timeout: timeouts.answer })
     }
 
     /// Waits until the connection is lost.
     pub(super) async fn lost(&self) {
-        self.lost.notified().await;
+        self.connection.lost.notified().await;
     }
 
     /// Runs the script once, behind whatever is under way on this connection. The parts come back with the reply.
@@ -108,32 +121,66 @@ impl Link {
         parts: Vec<Part>,
     ) -> impl Future<Output = (Vec<Part>, Result<Vec<u8>, RunError>)> + Send + 'static {
         let (mut connection, script_sha, timeout) =
-            (self.connection.clone(), Arc::clone(&self.script_sha), self.timeout);
+            (self.connection.redis.clone(), Arc::clone(&self.script_sha), self.timeout);
         async move {
-            let evaluated = evaluate(&mut connection, &script_sha, &parts);
+            let takes: Vec<&Take> = parts.iter().flat_map(Part::takes).collect();
+            let lane = parts.first().map_or(Lane::Any, Part::lane);
+            let asking = lane == Lane::Alone { asking: true };
+            let evaluated = evaluate(&mut connection, &script_sha, &takes, asking);
             let reply = match tokio::time::timeout(timeout, evaluated).await {
                 Ok(Ok(Value::BulkString(reply))) => Ok(reply),
                 Ok(Ok(_)) => Err(RunError::Lost("an unknown reply".to_owned())),
-                Ok(Err(error)) if is_refusal(&error) => Err(RunError::Refused(error)),
-                Ok(Err(error)) => Err(RunError::Lost(error.to_string())),
+                Ok(Err(error)) => {
+                    Err(Redirect::of(&error, lane).map_or_else(|| error.into(), RunError::Redirected))
+                }
                 Err(_) => Err(RunError::Late(timeout)),
             };
             (parts, reply)
         }
     }
+
+    /// Runs the script once to see whether it is: it takes a token of a bucket of nobody's, which is full again a moment
+    /// later. How long the answer took, behind whatever is under way; an error where there is none for `patience`.
+    pub(super) fn probe(
+        &self,
+        patience: Duration,
+    ) -> impl Future<Output = Result<Duration, RunError>> + Send + 'static {
+        let (mut connection, script_sha) = (self.connection.redis.clone(), Arc::clone(&self.script_sha));
+        async move {
+            let take = probing_take();
+            let takes = [&take];
+            let sent = Instant::now();
+            let evaluated = evaluate(&mut connection, &script_sha, &takes, false);
+            match tokio::time::timeout(patience, evaluated).await {
+                Ok(Ok(_)) => Ok(sent.elapsed()),
+                Ok(Err(error)) => Err(error.into()),
+                Err(_) => Err(RunError::Lost(format!("nothing was heard of it for {patience:?}"))),
+            }
+        }
+    }
+}
+
+/// A bucket that earns a million tokens a second.
+fn probing_take() -> Take {
+    const LIMIT: Limit = match Limit::new(1, 1, 1_000) {
+        Ok(limit) => limit,
+        Err(_) => panic!("the limit is valid"),
+    };
+    let buckets = vec![Ask { bucket_key: PROBE_KEY.to_owned(), limit: LIMIT, cost_tokens: 1 }];
+    Take { buckets, kind: Kind::Take, follows: false }
 }
 
 async fn evaluate(
     connection: &mut MultiplexedConnection,
     script_sha: &str,
-    parts: &[Part],
+    takes: &[&Take],
+    asking: bool,
 ) -> Result<Value, RedisError> {
-    let asking = parts.first().is_some_and(|part| part.lane() == Lane::Alone { asking: true });
-    match send(connection, command("EVALSHA", script_sha, parts), asking).await {
+    match send(connection, command("EVALSHA", script_sha, takes), asking).await {
         // A restart or a SCRIPT FLUSH forgot the script. This is the one failure after which the run was
         // certainly not executed, so it is sent again, with the whole script.
-        Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-            send(connection, command("EVAL", SCRIPT, parts), asking).await
+        Err(error) if Fault::of(&error) == Some(Fault::NoScript) => {
+            send(connection, command("EVAL", SCRIPT, takes), asking).await
         }
         reply => reply,
     }
@@ -160,9 +207,8 @@ impl fmt::Debug for Link {
     }
 }
 
-fn command(name: &str, script: &str, parts: &[Part]) -> redis::Cmd {
-    let takes: Vec<&Take> = parts.iter().flat_map(Part::takes).collect();
-    let run = script::encode(&takes);
+fn command(name: &str, script: &str, takes: &[&Take]) -> redis::Cmd {
+    let run = script::encode(takes);
     let bytes =
         name.len() + script.len() + run.argument.len() + run.keys.iter().map(|key| key.len()).sum::<usize>();
     // Name, script, how many keys, the keys, and the argument.
@@ -171,21 +217,35 @@ fn command(name: &str, script: &str, parts: &[Part]) -> redis::Cmd {
     command
 }
 
-/// Whether the server answered, is the right one, and just would not: out of memory, busy, too few replicas.
-fn is_refusal(error: &RedisError) -> bool {
-    // Before version 7 Redis tells of an error within a script as an error of the script, with the text of both.
-    let text = error.to_string();
-    if text.contains("READONLY ") || text.contains("MASTERDOWN ") {
-        return false;
+/// Calls what the script calls, so that a right that is missing is named: of an error within a script Redis tells neither
+/// command nor key. A user that may `SET` and not `DEL` would fail a batch after a part of it was written.
+async fn check_rights(
+    connection: &mut MultiplexedConnection,
+) -> Result<Result<(), RedisError>, ConnectError> {
+    let mut calls = redis::pipe();
+    calls.cmd("TIME").cmd("MGET").arg(PROBE_KEY);
+    calls.cmd("SET").arg(PROBE_KEY).arg("").arg("PX").arg(1).cmd("DEL").arg(PROBE_KEY);
+    calls.cmd("EVAL").arg("return 1").arg(0).ignore_errors();
+    let names = ["TIME", "MGET", "SET", "DEL", "EVAL"];
+    let outcomes: Vec<Result<Value, RedisError>> = match calls.query_async(connection).await {
+        Ok(outcomes) => outcomes,
+        Err(error) => return Ok(Err(error)),
+    };
+    let mut missing = Vec::new();
+    for (name, outcome) in names.into_iter().zip(outcomes) {
+        let Err(error) = outcome else { continue };
+        match Fault::of(&error) {
+            Some(Fault::NoRight(said)) if said.contains("key") && !said.contains("command '") => {
+                missing.push("the keys sluice:1:*");
+            }
+            Some(Fault::NoRight(_)) => missing.push(name),
+            Some(fault) if fault.ends_link() => return Ok(Err(error)),
+            // A probe tells of what may pass, such as memory that is full.
+            _ => {}
+        }
     }
-    match error.kind() {
-        ErrorKind::Server(kind) => !matches!(
-            kind,
-            ServerErrorKind::ReadOnly | ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown
-        ),
-        ErrorKind::Extension => true,
-        _ => false,
-    }
+    missing.dedup();
+    if missing.is_empty() { Ok(Ok(())) } else { Err(ConnectError::Rights(missing)) }
 }
 
 fn check_server(info: &str) -> Result<(), ConnectError> {

@@ -5,10 +5,15 @@
 //! lost costs its tokens at most once. What is known to be denied is not asked.
 
 mod address;
+mod breaker;
+mod dial;
+mod fault;
 mod lanes;
 mod link;
 mod queue;
 mod redirect;
+mod sentinel;
+mod tls;
 mod worker;
 
 use std::{sync::Arc, time::Duration};
@@ -17,8 +22,10 @@ use contract::{FailureReason, MAX_BUCKETS};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 pub use address::{InvalidAddress, RedisAddress};
+use fault::Fault;
 use lanes::Lane;
 use queue::Job;
+pub use tls::{InvalidTls, TlsFiles};
 
 use super::{
     Answer, Overloaded,
@@ -65,7 +72,8 @@ pub struct RedisStore {
     places: Arc<Semaphore>,
     remembered: Arc<Remembered>,
     link: watch::Receiver<LinkState>,
-    address: RedisAddress,
+    /// Which Redis, as it is told.
+    address: String,
     timeouts: Timeouts,
     clock: Clock,
 }
@@ -90,12 +98,13 @@ impl RedisStore {
         let (jobs, waiting) = mpsc::unbounded_channel();
         let (state, mut link) = watch::channel(LinkState::Starting);
         let remembered = Arc::new(Remembered::new(asking.deny_cache));
-        let worker = worker::Worker::new(address.clone(), asking, waiting, state, Arc::clone(&remembered));
+        let told = address.to_string();
+        let worker = worker::Worker::new(address, asking, waiting, state, Arc::clone(&remembered));
         tokio::spawn(worker.work());
         // An error means that the worker is gone, which the first take then tells.
         let _ = link.wait_for(|state| *state != LinkState::Starting).await;
         let places = Arc::new(Semaphore::new(WAITING_BUCKETS));
-        Self { jobs, places, remembered, link, address, timeouts, clock: Clock::start() }
+        Self { jobs, places, remembered, link, address: told, timeouts, clock: Clock::start() }
     }
 
     /// Decides a batch, or fails it within [`Timeouts::answer`]. What is known to be denied is denied at once.

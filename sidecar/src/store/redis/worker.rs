@@ -1,47 +1,51 @@
-//! The task that owns the connection: it collects what waits, runs the script, hands out verdicts, and reconnects.
+//! The task that owns the connection: it collects what waits, runs the script, hands out verdicts, probes, and reconnects.
+//!
+//! When runs are sent, and what is done until they can be, [`breaker`](super::breaker) says.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::pending, pin::Pin, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::Instant,
+    time::{Instant, sleep, sleep_until},
 };
 use tracing::{info, warn};
 
 use super::{
     Asking, LinkState, RedisAddress, Timeouts,
+    breaker::{Breaker, Event, LONGEST_PAUSE, State, Step},
     lanes::Lanes,
     link::{Link, RunError},
     queue::{Job, Part},
-    redirect::Redirect,
+    sentinel::{Primary, Sentinels},
 };
 use crate::{
     batch::Take,
     store::{Answer, denials::Remembered, script},
 };
 
-/// The pause after the first attempt that failed; each further one doubles it.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-
-/// The longest pause, and how long an idle link must have held for the next attempt to come without one.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
 /// The most runs under way over one connection. A Redis that stands alone has fewer, since they are all of one lane.
 const IN_FLIGHT: usize = 64;
 
+/// For how many timeouts a connection may be silent with a probe under way before it is made anew.
+const SILENT_TIMEOUTS: u32 = 4;
+
 pub(super) struct Worker {
     address: RedisAddress,
+    sentinels: Option<Sentinels>,
+    /// The newest failover that the Sentinels told of.
+    epoch: u64,
     timeouts: Timeouts,
     in_flight: usize,
     arrivals: mpsc::UnboundedReceiver<Job>,
     queue: Lanes,
     state: watch::Sender<LinkState>,
     remembered: Arc<Remembered>,
-    /// Attempts since a link held or decided something.
-    attempts: u32,
-    /// Redis is reachable and refuses runs: told once, not for each.
-    refusing: bool,
+    breaker: Breaker,
+    /// Since when the breaker has been closed, where it is.
+    closed_since: Option<Instant>,
+    /// While no runs are sent, jobs wait until then, and fail at once afterwards.
+    patient_until: Instant,
 }
 
 /// Why a link is no longer served.
@@ -51,13 +55,7 @@ enum Ended {
     Stopped,
 }
 
-/// Why no further run is sent over a link.
-enum Unfit {
-    /// A run had no reply in time; those that were sent behind it may have theirs.
-    Late(String),
-    /// Nothing is heard of it any more.
-    Lost(String),
-}
+type Probe = Pin<Box<dyn Future<Output = Result<Duration, RunError>> + Send>>;
 
 impl Worker {
     pub(super) fn new(
@@ -68,29 +66,28 @@ impl Worker {
         remembered: Arc<Remembered>,
     ) -> Self {
         Self {
+            sentinels: Sentinels::of(&address, asking.timeouts.connect),
             address,
+            epoch: 0,
             timeouts: asking.timeouts,
             in_flight: IN_FLIGHT,
             arrivals,
             queue: Lanes::new(asking.in_flight),
             state,
             remembered,
-            attempts: 0,
-            refusing: false,
+            breaker: Breaker::new(),
+            closed_since: None,
+            patient_until: Instant::now() + asking.timeouts.answer,
         }
     }
 
     /// Keeps a link and serves jobs over it until the store is dropped.
     pub(super) async fn work(mut self) {
-        while let Some(link) = self.connect().await {
-            let since = Instant::now();
-            self.tell_up();
-            match self.serve(&link).await {
+        let mut step = Some(Step::Connect(self.breaker.next_pause()));
+        while let Some((link, primary)) = self.connect(step).await {
+            match self.serve(&link, primary.as_ref()).await {
                 Ended::Stopped => return,
-                Ended::Lost(reason) => self.tell_down(reason),
-            }
-            if since.elapsed() >= LONGEST_PAUSE {
-                self.attempts = 0;
+                Ended::Lost(reason) => step = self.on(Event::Lost, Some(reason)),
             }
         }
     }
@@ -99,50 +96,64 @@ impl Worker {
     ///
     /// The first attempt after a link that held comes at once, and jobs wait for it as long as they may. After it
     /// failed they are failed at once: a Redis that is down costs a client nothing but the answer.
-    async fn connect(&mut self) -> Option<Link> {
+    async fn connect(&mut self, mut step: Option<Step>) -> Option<(Link, Option<Primary>)> {
         loop {
-            let pause = pause_before(self.attempts);
-            self.attempts = self.attempts.saturating_add(1);
-            let address = self.address.clone();
-            let timeouts = self.timeouts;
+            let pause = match step {
+                Some(Step::Connect(pause) | Step::Probe(pause)) => pause,
+                None => LONGEST_PAUSE,
+            };
+            let (address, sentinels) = (self.address.clone(), self.sentinels.clone());
+            let (epoch, timeouts) = (self.epoch, self.timeouts);
             let attempt = async move {
-                tokio::time::sleep(pause).await;
-                Link::connect(&address, timeouts).await
+                sleep(pause).await;
+                attempt(&address, sentinels.as_ref(), epoch, timeouts).await
             };
             tokio::pin!(attempt);
-            let patience = if pause.is_zero() { self.timeouts.answer } else { Duration::ZERO };
-            let patient_until = Instant::now() + patience;
             let connected = loop {
                 tokio::select! {
                     biased;
                     connected = &mut attempt => break connected,
-                    job = next_job(&mut self.queue, &mut self.arrivals, patient_until) => drop(job?),
+                    job = next_job(&mut self.queue, &mut self.arrivals, Some(self.patient_until)) => drop(job?),
                 }
             };
             match connected {
-                Ok(link) => return Some(link),
-                Err(error) => self.tell_down(error.to_string()),
+                Ok((link, primary)) => {
+                    self.epoch = primary.as_ref().map_or(0, |primary| primary.epoch);
+                    return Some((link, primary));
+                }
+                Err(reason) => {
+                    // Only the first attempt is worth waiting for.
+                    self.patient_until = Instant::now();
+                    step = self.on(Event::NotConnected, Some(reason));
+                }
             }
         }
     }
 
-    async fn serve(&mut self, link: &Link) -> Ended {
+    async fn serve(&mut self, link: &Link, primary: Option<&Primary>) -> Ended {
         // What is still under way when the link is lost ends with this, and its jobs with it: those have failed.
         let mut flying = JoinSet::new();
         self.queue.ground();
         let mut stopped = false;
-        // Once a run was late nothing is sent any more, and what was sent behind it has its own time to be answered.
-        let mut late = None;
-        loop {
-            if flying.is_empty()
-                && let Some(reason) = late
-            {
-                return Ended::Lost(reason);
+        let sentinels = self.sentinels.clone();
+        let moved = async {
+            match (&sentinels, primary) {
+                (Some(sentinels), Some(primary)) => sentinels.moved(primary).await,
+                _ => pending().await,
             }
+        };
+        tokio::pin!(moved);
+        let step = self.on(Event::Connected, None);
+        let mut probe: Option<Probe> = self.probe(link, step);
+        // When a link that nobody uses is probed, so that it is known to be usable.
+        let idle = LONGEST_PAUSE.max(self.timeouts.answer);
+        let mut idle_at = Instant::now() + idle;
+        loop {
             while let Ok(job) = self.arrivals.try_recv() {
                 self.queue.push(job);
             }
-            while late.is_none() && flying.len() < self.in_flight {
+            let sends = self.breaker.sends();
+            while sends && flying.len() < self.in_flight {
                 let parts = self.queue.next_run();
                 if parts.is_empty() {
                     break;
@@ -154,16 +165,16 @@ impl Worker {
             if stopped && flying.is_empty() {
                 return Ended::Stopped;
             }
-            tokio::select! {
+            let fails_at = (!sends).then_some(self.patient_until);
+            let (event, reason) = tokio::select! {
                 biased;
                 // Redis answers in order, and so they land.
                 Some(landed) = flying.join_next() => {
                     // No run panics, and none is aborted while it is waited for.
                     let Ok((asked_at_us, (parts, reply))) = landed else { continue };
                     match self.settle(parts, asked_at_us, reply) {
-                        Ok(()) => {}
-                        Err(Unfit::Late(reason)) => late = Some(reason),
-                        Err(Unfit::Lost(reason)) => return Ended::Lost(reason),
+                        Ok(event) => event,
+                        Err(reason) => return Ended::Lost(reason),
                     }
                 }
                 // A link that was lost while idle is not used for the next batch, which then is sent once, over
@@ -171,11 +182,57 @@ impl Worker {
                 () = link.lost(), if flying.is_empty() => {
                     return Ended::Lost("it closed the connection".to_owned());
                 }
-                job = self.arrivals.recv(), if !stopped && late.is_none() && flying.len() < self.in_flight => match job {
-                    Some(job) => self.queue.push(job),
-                    None => stopped = true,
-                },
+                probed = answered(&mut probe) => {
+                    probe = None;
+                    match self.probed(probed) {
+                        Ok(event) => event,
+                        Err(reason) => return Ended::Lost(reason),
+                    }
+                }
+                primary = &mut moved => {
+                    return Ended::Lost(format!("the Sentinels name {} as the primary", primary.endpoint));
+                }
+                () = sleep_until(idle_at), if sends && flying.is_empty() && probe.is_none() => {
+                    probe = self.probe(link, Some(Step::Probe(Duration::ZERO)));
+                    continue;
+                }
+                job = next_job(&mut self.queue, &mut self.arrivals, fails_at),
+                    if !stopped && (!sends || flying.len() < self.in_flight) =>
+                {
+                    match job {
+                        Some(job) if sends => self.queue.push(job),
+                        // It fails, since nobody decides it.
+                        Some(_) => {}
+                        None => stopped = true,
+                    }
+                    continue;
+                }
+            };
+            idle_at = Instant::now() + idle;
+            let step = self.on(event, reason);
+            if step.is_some() {
+                probe = self.probe(link, step);
             }
+        }
+    }
+
+    fn probe(&self, link: &Link, step: Option<Step>) -> Option<Probe> {
+        let Some(Step::Probe(pause)) = step else { return None };
+        let patience = self.timeouts.answer.saturating_mul(SILENT_TIMEOUTS);
+        let asked = link.probe(patience);
+        Some(Box::pin(async move {
+            sleep(pause).await;
+            asked.await
+        }))
+    }
+
+    /// What a probe tells; an error says why the link is of no more use.
+    fn probed(&self, probed: Result<Duration, RunError>) -> Result<(Event, Option<String>), String> {
+        match probed {
+            Ok(took) if took <= self.timeouts.answer => Ok((Event::ProbeAnswered, None)),
+            Ok(_) => Ok((Event::ProbeSlow, Some(RunError::Late(self.timeouts.answer).to_string()))),
+            Err(RunError::Refused(fault)) => Ok((Event::ProbeRefused, Some(fault.to_string()))),
+            Err(error) => Err(error.to_string()),
         }
     }
 
@@ -185,33 +242,22 @@ impl Worker {
         parts: Vec<Part>,
         asked_at_us: u64,
         reply: Result<Vec<u8>, RunError>,
-    ) -> Result<(), Unfit> {
+    ) -> Result<(Event, Option<String>), String> {
         if let Some(part) = parts.first() {
             self.queue.land(part.lane());
         }
         let takes: Vec<&Take> = parts.iter().flat_map(Part::takes).collect();
+        // Where there is no answer the parts are dropped, and their jobs with them: those have failed.
         let answer = match reply {
-            Ok(reply) => script::decode(&takes, &reply).map_err(|error| Unfit::Lost(error.to_string()))?,
-            // The parts are dropped, and their jobs with them: those have failed.
-            Err(RunError::Refused(error)) => {
-                // What is asked of a node of a Cluster may be another's to decide.
-                let redirect = parts.first().and_then(|part| Redirect::of(&error, part.lane()));
-                if let Some(redirect) = redirect {
-                    parts.into_iter().for_each(|part| part.redirected(redirect.clone()));
-                    return Ok(());
-                }
-                if !std::mem::replace(&mut self.refusing, true) {
-                    warn!(redis = %self.address, %error, "Redis refuses the script; takes fail until it runs it");
-                }
-                return Ok(());
+            Ok(reply) => script::decode(&takes, &reply).map_err(|error| error.to_string())?,
+            Err(RunError::Redirected(redirect)) => {
+                parts.into_iter().for_each(|part| part.redirected(redirect.clone()));
+                return Ok((Event::Answered, None));
             }
-            Err(error @ RunError::Late(_)) => return Err(Unfit::Late(error.to_string())),
-            Err(RunError::Lost(reason)) => return Err(Unfit::Lost(reason)),
+            Err(RunError::Refused(fault)) => return Ok((Event::Refused, Some(fault.to_string()))),
+            Err(error @ RunError::Late(_)) => return Ok((Event::Late, Some(error.to_string()))),
+            Err(error @ (RunError::Left(_) | RunError::Lost(_))) => return Err(error.to_string()),
         };
-        self.attempts = 0;
-        if std::mem::take(&mut self.refusing) {
-            info!(redis = %self.address, "Redis runs the script again");
-        }
         if parts.first().is_some_and(|part| part.lane().teaches()) {
             self.remembered.learn(&takes, &answer, asked_at_us);
         }
@@ -222,51 +268,99 @@ impl Worker {
                 self.queue.push(job);
             }
         }
-        Ok(())
+        Ok((Event::Answered, None))
+    }
+
+    /// Lets the breaker know, and tells what has become of it; `reason` is why it is not well.
+    fn on(&mut self, event: Event, reason: Option<String>) -> Option<Step> {
+        if self.closed_since.is_some_and(|since| since.elapsed() >= LONGEST_PAUSE) {
+            self.breaker.on(Event::Held);
+        }
+        let sent = self.breaker.sends();
+        let before = self.breaker.state();
+        let step = self.breaker.on(event);
+        if sent && !self.breaker.sends() {
+            let is_at_once =
+                matches!(step, Some(Step::Connect(Duration::ZERO) | Step::Probe(Duration::ZERO)));
+            let patience = if is_at_once { self.timeouts.answer } else { Duration::ZERO };
+            self.patient_until = Instant::now() + patience;
+        }
+        match (before, self.breaker.state()) {
+            (State::Closed, State::Closed) => {}
+            (_, State::Closed) => {
+                self.closed_since = Some(Instant::now());
+                self.tell_up();
+            }
+            _ => {
+                self.closed_since = None;
+                reason.into_iter().for_each(|reason| self.tell_down(reason));
+            }
+        }
+        step
     }
 
     fn tell_up(&self) {
-        info!(redis = %self.address, "connected to Redis");
+        info!(redis = %self.address, "connected to Redis, which answers in time");
         self.state.send_replace(LinkState::Up);
     }
 
-    /// Logs only what is news: the first failure after a link that was up, not each further attempt.
+    /// Logs only what is news, not each further attempt.
     fn tell_down(&self, reason: String) {
-        if !matches!(*self.state.borrow(), LinkState::Down { .. }) {
+        let is_news = match &*self.state.borrow() {
+            LinkState::Down { reason: told } => *told != reason,
+            LinkState::Starting | LinkState::Up => true,
+        };
+        if is_news {
             warn!(redis = %self.address, %reason, "Redis cannot be used; takes fail until it can");
         }
         self.state.send_replace(LinkState::Down { reason });
     }
 }
 
-/// The next job that waits, not before `patient_until`; `None` once the store is dropped.
+/// One attempt to reach the Redis, or the primary that the Sentinels name, who may change their minds meanwhile.
+async fn attempt(
+    address: &RedisAddress,
+    sentinels: Option<&Sentinels>,
+    epoch: u64,
+    timeouts: Timeouts,
+) -> Result<(Link, Option<Primary>), String> {
+    let Some(sentinels) = sentinels else {
+        let link = Link::connect(address, timeouts).await;
+        return link.map(|link| (link, None)).map_err(|error| error.to_string());
+    };
+    let mut primary = sentinels.find(epoch).await.map_err(|error| error.to_string())?;
+    loop {
+        let server = address.at(primary.endpoint.clone());
+        tokio::select! {
+            link = Link::connect(&server, timeouts) => {
+                let failed = |error| format!("the primary at {}: {error}", primary.endpoint);
+                return link.map_err(failed).map(|link| (link, Some(primary)));
+            }
+            moved = sentinels.moved(&primary) => primary = moved,
+        }
+    }
+}
+
+/// What a probe tells, where one is under way.
+async fn answered(probe: &mut Option<Probe>) -> Result<Duration, RunError> {
+    match probe {
+        Some(probe) => probe.await,
+        None => pending().await,
+    }
+}
+
+/// The next job: one that has arrived, or where jobs fail from an instant on, any that waits, not before it; `None` once
+/// the store is dropped.
 async fn next_job(
     queue: &mut Lanes,
     arrivals: &mut mpsc::UnboundedReceiver<Job>,
-    patient_until: Instant,
+    fails_at: Option<Instant>,
 ) -> Option<Job> {
-    tokio::time::sleep_until(patient_until).await;
-    match queue.pop() {
-        Some(job) => Some(job),
-        None => arrivals.recv().await,
+    if let Some(fails_at) = fails_at {
+        sleep_until(fails_at).await;
+        if let Some(job) = queue.pop() {
+            return Some(job);
+        }
     }
-}
-
-fn pause_before(attempt: u32) -> Duration {
-    match attempt {
-        0 => Duration::ZERO,
-        _ => FIRST_PAUSE.saturating_mul(1 << (attempt - 1).min(10)).min(LONGEST_PAUSE),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn attempts_are_made_at_once_and_then_ever_more_rarely() {
-        let pauses: Vec<u128> = (0..8).map(|attempt| pause_before(attempt).as_millis()).collect();
-        assert_eq!(pauses, [0, 50, 100, 200, 400, 800, 1000, 1000]);
-        assert_eq!(pause_before(u32::MAX), LONGEST_PAUSE);
-    }
+    arrivals.recv().await
 }

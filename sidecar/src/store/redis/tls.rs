@@ -1,0 +1,217 @@
+//! TLS to a Redis: which authorities are trusted, and who we are. The files are read anew at each connection, so that they
+//! may be replaced while the sidecar runs.
+
+use std::{
+    error::Error,
+    fmt::Display,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, InvalidMessage, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
+    sign::CertifiedKey,
+};
+use tokio_rustls::TlsConnector;
+
+/// Whom to trust, and who we are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The authorities that may have signed the server's certificate, in PEM; those of the system where there are none.
+    pub ca: Option<PathBuf>,
+    /// Our certificate, with those between it and its authority, and its key; both in PEM.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// Why there can be no TLS with these files.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidTls {
+    /// A file cannot be read.
+    #[error("{file} {path} cannot be read ({source}); name a file in PEM that the sidecar's user may read")]
+    Unreadable {
+        /// Which flag names it.
+        file: &'static str,
+        /// Where it is.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file holds something else.
+    #[error("{file} {path} holds no {what} in PEM; it should have a line -----BEGIN {label}-----")]
+    NotPem {
+        /// Which flag names it.
+        file: &'static str,
+        /// Where it is.
+        path: PathBuf,
+        /// What was looked for.
+        what: &'static str,
+        /// How it begins.
+        label: &'static str,
+    },
+    /// A file holds PEM, and what is in it cannot be used.
+    #[error("{file} {path} cannot be used: {reason}")]
+    Unusable {
+        /// Which flag names it.
+        file: &'static str,
+        /// Where it is.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// The key is another certificate's.
+    #[error(
+        "--redis-key {key} is not the key of --redis-cert {certificate}; name the two that were made together"
+    )]
+    Mismatch {
+        /// Where the certificate is.
+        certificate: PathBuf,
+        /// Where the key is.
+        key: PathBuf,
+    },
+    /// There is nobody to trust.
+    #[error("this system has no certificates of authorities; name the Redis's own by --redis-ca")]
+    NoSystemRoots,
+    /// The library cannot.
+    #[error("TLS cannot be set up: {0}")]
+    Library(#[from] rustls::Error),
+}
+
+impl TlsFiles {
+    /// Reads the files.
+    pub(super) fn connector(&self) -> Result<TlsConnector, InvalidTls> {
+        let provider = Arc::new(ring::default_provider());
+        let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(self.roots()?);
+        let config = match &self.identity {
+            None => config.with_no_client_auth(),
+            Some((certificate, key)) => {
+                let chain = certificates("--redis-cert", certificate)?;
+                let private = private_key(key)?;
+                let unusable = |reason: &dyn Display| InvalidTls::Unusable {
+                    file: "--redis-cert",
+                    path: certificate.clone(),
+                    reason: reason.to_string(),
+                };
+                match CertifiedKey::from_der(chain.clone(), private.clone_key(), &provider) {
+                    Err(rustls::Error::InconsistentKeys(_)) => {
+                        return Err(InvalidTls::Mismatch {
+                            certificate: certificate.clone(),
+                            key: key.clone(),
+                        });
+                    }
+                    Err(error) => return Err(unusable(&error)),
+                    Ok(_) => {}
+                }
+                config.with_client_auth_cert(chain, private).map_err(|error| unusable(&error))?
+            }
+        };
+        Ok(TlsConnector::from(Arc::new(config)))
+    }
+
+    fn roots(&self) -> Result<RootCertStore, InvalidTls> {
+        let mut roots = RootCertStore::empty();
+        match &self.ca {
+            Some(path) => {
+                for certificate in certificates("--redis-ca", path)? {
+                    roots.add(certificate).map_err(|error| InvalidTls::Unusable {
+                        file: "--redis-ca",
+                        path: path.clone(),
+                        reason: error.to_string(),
+                    })?;
+                }
+            }
+            None => {
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+                if roots.is_empty() {
+                    return Err(InvalidTls::NoSystemRoots);
+                }
+            }
+        }
+        Ok(roots)
+    }
+}
+
+fn read(file: &'static str, path: &Path) -> Result<Vec<u8>, InvalidTls> {
+    fs::read(path).map_err(|source| InvalidTls::Unreadable { file, path: path.to_owned(), source })
+}
+
+fn certificates(file: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, InvalidTls> {
+    let not_pem =
+        || InvalidTls::NotPem { file, path: path.to_owned(), what: "certificate", label: "CERTIFICATE" };
+    let text = read(file, path)?;
+    let found: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(&text).collect();
+    found.ok().filter(|found| !found.is_empty()).ok_or_else(not_pem)
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, InvalidTls> {
+    PrivateKeyDer::from_pem_slice(&read("--redis-key", path)?).map_err(|_| InvalidTls::NotPem {
+        file: "--redis-key",
+        path: path.to_owned(),
+        what: "private key",
+        label: "PRIVATE KEY",
+    })
+}
+
+/// What is wrong where TLS with `host` fails, and the mend; nothing where the failure is not one of TLS.
+///
+/// With TLS 1.3 the server looks at our certificate after we have found the handshake done: so this may come with the
+/// first answer.
+pub(super) fn explain(error: &(dyn Error + 'static), host: &str) -> Option<String> {
+    let error = rustls_error(error)?;
+    Some(match error {
+        rustls::Error::InvalidCertificate(wrong) => match wrong {
+            CertificateError::UnknownIssuer => {
+                "its certificate was signed by an authority that is not trusted; name that authority's \
+                 certificate by --redis-ca"
+                    .to_owned()
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                format!(
+                    "its certificate is not for {host:?}; name the Redis as its certificate does, or give it one \
+                     for this name"
+                )
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                "its certificate has expired, or this machine's clock is wrong; renew it".to_owned()
+            }
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                "its certificate is not valid yet, or this machine's clock is wrong".to_owned()
+            }
+            wrong => format!("its certificate is not accepted: {wrong}"),
+        },
+        rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
+            "it wants a client certificate; name one by --redis-cert and --redis-key".to_owned()
+        }
+        // OpenSSL says so in TLS 1.2 where there is no certificate.
+        rustls::Error::AlertReceived(AlertDescription::HandshakeFailure) => {
+            "it ended the handshake; perhaps it wants a client certificate: name one by --redis-cert and --redis-key"
+                .to_owned()
+        }
+        rustls::Error::AlertReceived(alert) => {
+            format!("it does not accept our certificate ({alert:?}); see --redis-cert and its tls-ca-cert-file")
+        }
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            "it does not speak TLS at this port; name its TLS port, or use redis://".to_owned()
+        }
+        other => format!("TLS failed: {other}"),
+    })
+}
+
+fn rustls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        let within = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(found) = within.and_then(|within| rustls_error(within)) {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
