@@ -11,7 +11,6 @@ mod impostor;
 mod listeners;
 mod shortcuts;
 pub mod tokens;
-mod watched;
 
 use serde_json::{Value, json};
 
@@ -20,10 +19,10 @@ pub use books::{Books, await_quiet, await_requests, taken};
 pub use caller::{Caller, Waiting};
 pub use certificates::{Authority, Identity};
 pub use client::Client;
+pub use fleet::Watched;
 pub use impostor::Impostor;
 pub use listeners::Listener;
 pub use shortcuts::Shortcuts;
-pub use watched::Watched;
 
 /// Long against a slow machine, short against a person's patience.
 pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(20);

@@ -144,6 +144,15 @@ pub fn cpu_us(pid: u32) -> Result<u64> {
     Ok(ticks * 1_000_000 / per_second)
 }
 
+/// Memory that a process holds, in bytes.
+pub fn rss_bytes(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/status");
+    let text = fs::read_to_string(&path).map_err(Error::io(format!("read {path}")))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kib.map(|kib| kib * 1024).ok_or_else(|| Error::Answer { from: path, detail: text.clone() })
+}
+
 /// The sum of `utime` and `stime`, fields 14 and 15. The name in field 2 may hold spaces and parentheses.
 fn ticks(stat: &str) -> Option<u64> {
     let mut after_name = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
@@ -225,6 +234,7 @@ mod tests {
         sleeper.check_running().unwrap();
         sleeper.freeze();
         sleeper.cpu_us().unwrap();
+        assert!(rss_bytes(sleeper.pid()).unwrap() > 0);
         let pid = sleeper.pid();
         drop(sleeper);
         assert!(!Path::new(&format!("/proc/{pid}")).exists());

@@ -1,7 +1,9 @@
-//! `cargo xtask up | test | fuzz | bench`: everything that takes more than one program, with one command each.
+//! `cargo xtask up | test | fuzz | bench | reliability | soak`: everything that takes more than one program, with one command each.
 
 mod bench;
 mod fuzz;
+mod reliability;
+mod soak;
 mod test;
 mod up;
 
@@ -30,6 +32,10 @@ enum Task {
     Fuzz(fuzz::Arguments),
     /// Measure what a limit costs, against Envoy without one
     Bench(bench::Arguments),
+    /// Have every fault happen on purpose, and write what came of each to docs/reliability.md
+    Reliability,
+    /// Load a fleet while faults happen at random, and hold what was admitted to the promise
+    Soak(soak::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +44,8 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&arguments),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Reliability => reliability::run(),
+        Task::Soak(arguments) => soak::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,18 +1,27 @@
-//! An Envoy whose listener with the filter stands in a file that Envoy watches.
+//! Envoys whose listener with the filter stands in a file that they watch.
 
-use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Mutex,
+    time::Duration,
+};
 
-use fleet::{Config, Fleet, FleetBuilder, RunDir, free_port};
 use serde_json::{Value, json};
+
+use crate::{Config, Fleet, FleetBuilder, RunDir, eventually, free_port};
+
+/// Envoy compiles the filter anew for each worker where its machine has changed.
+const BOUND: Duration = Duration::from_secs(20);
 
 /// Where the filter's configuration stands in a listener.
 const CONFIGURATION: &str =
     "/filter_chains/0/filters/0/typed_config/http_filters/0/typed_config/config/configuration/value";
 
-/// A fleet of one Envoy whose listener can be changed; beside it stands one without a filter.
+/// A fleet whose listener can be changed; beside it each Envoy has one without a filter. Where there are several Envoys,
+/// all listen on the one port, and the kernel gives each connection to one of them.
+#[derive(Debug)]
 pub struct Watched {
     addr: SocketAddr,
     file: PathBuf,
@@ -66,6 +75,11 @@ impl Watched {
         &self.fleet
     }
 
+    /// The fleet, to restart parts of it.
+    pub fn fleet_mut(&mut self) -> &mut Fleet {
+        &mut self.fleet
+    }
+
     /// Gives the filter another configuration. Envoy sees to it by and by.
     ///
     /// # Panics
@@ -81,14 +95,16 @@ impl Watched {
     /// # Panics
     /// Where they do not.
     pub fn await_updates(&self, count: u64) {
-        let envoy = self.fleet.envoy(0);
-        let in_force = || {
-            let stats = envoy.stats("listener_manager.").ok()?;
-            let of = |name: &str| stats.get(&format!("listener_manager.{name}")).copied().unwrap_or_default();
-            (of("lds.update_success") >= count && of("total_listeners_warming") == 0).then_some(())
-        };
-        let outcome = fleet::eventually(crate::PATIENCE, &format!("{count} updates are in force"), in_force);
-        outcome.unwrap_or_else(|error| panic!("{error}\n{}", envoy.log()));
+        for envoy in self.fleet.envoys() {
+            let in_force = || {
+                let stats = envoy.stats("listener_manager.").ok()?;
+                let of =
+                    |name: &str| stats.get(&format!("listener_manager.{name}")).copied().unwrap_or_default();
+                (of("lds.update_success") >= count && of("total_listeners_warming") == 0).then_some(())
+            };
+            let outcome = eventually(BOUND, &format!("{count} updates are in force"), in_force);
+            outcome.unwrap_or_else(|error| panic!("{error}\n{}", envoy.log()));
+        }
     }
 }
 

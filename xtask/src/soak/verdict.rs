@@ -1,0 +1,170 @@
+//! What is told in the end: each kind's promise, latencies, and what must not have been.
+
+use std::collections::{BTreeMap, HashMap};
+
+use fleet::{
+    Fleet,
+    traffic::{Outcome, Record, Records},
+    windows::{Admission, Allowance, worst_window},
+};
+
+use super::{
+    Happened, TIMEOUT_MS,
+    mix::{Kind, Mix},
+};
+use crate::Failure;
+
+/// What the filters counted, that the traffic was as mixed as it should be.
+pub struct Counted(BTreeMap<&'static str, u64>);
+
+const COUNTERS: [&str; 8] = [
+    "allowed",
+    "denied",
+    "failed_allowed",
+    "deny_cache_hits",
+    "leases",
+    "lease_hits",
+    "settled",
+    "callout_failures",
+];
+
+/// A settlement goes with the next callout, and may wait on a wire for as long as a fault lasts.
+const SETTLED_WITHIN_US: u64 = 5_000_000;
+/// What is out when a store forgets may be spent until its lease lapses.
+const LAPSED_WITHIN_US: u64 = 4_000_000;
+
+impl Counted {
+    pub fn of(fleet: &Fleet) -> Result<Self, Failure> {
+        let mut counted = BTreeMap::new();
+        for envoy in fleet.envoys() {
+            for name in COUNTERS {
+                *counted.entry(name).or_default() += envoy.stat(&format!("wasmcustom.sluice.{name}"))?;
+            }
+        }
+        Ok(Self(counted))
+    }
+}
+
+/// Prints all, and returns what must not be.
+pub fn tell(mix: &Mix, records: &Records, happened: &[Happened], counted: &Counted) -> Vec<String> {
+    let mut wrong = Vec::new();
+    println!("\n{} faults; counted: {:?}", happened.len(), counted.0);
+    let unused = counted.0.iter().filter(|(_, count)| **count == 0).map(|(name, _)| *name);
+    wrong.extend(
+        unused.map(|name| {
+            format!("the filters counted no {name}: the traffic is not as mixed as it should be")
+        }),
+    );
+    wrong.extend(promises(mix, records, happened));
+    wrong.extend(latencies(records, happened));
+    wrong
+}
+
+/// Each kind's requests, and the window that went furthest.
+fn promises(mix: &Mix, records: &Records, happened: &[Happened]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut admitted: HashMap<(usize, usize), Vec<&Record>> = HashMap::new();
+    let mut counts = vec![[0_u64; 3]; mix.kinds().len()];
+    for record in records.iter() {
+        let of = mix.of(record.caller);
+        let column = match record.outcome {
+            Outcome::Allowed => 0,
+            Outcome::Denied => 1,
+            _ => 2,
+        };
+        counts[of.0][column] += 1;
+        if record.outcome == Outcome::Allowed {
+            admitted.entry(of).or_default().push(record);
+        }
+    }
+    println!(
+        "\nkind          allowed    denied undecided   beyond the promise, without and with what was forgotten"
+    );
+    for (number, kind) in mix.kinds().iter().enumerate() {
+        let keys = admitted.iter().filter(|((of, _), _)| *of == number);
+        let (mut without, mut with) = (0, 0);
+        for ((_, key), passed) in keys {
+            let (raw, held) = beyond(kind, passed, happened);
+            without = without.max(raw);
+            with = with.max(held);
+            if held > 0 {
+                wrong.push(format!("{} key-{key} was admitted {held} tokens more than promised", kind.name));
+            }
+        }
+        let [allowed, denied, undecided] = counts[number];
+        println!("{:<11} {allowed:>9} {denied:>9} {undecided:>9}   {without} and {with} tokens", kind.name);
+        if allowed == 0 || denied == 0 {
+            wrong.push(format!(
+                "{}: {allowed} allowed and {denied} denied tell nothing of its limits",
+                kind.name
+            ));
+        }
+    }
+    wrong
+}
+
+/// How far the worst window of any of its limits goes beyond, without and with allowances for what was forgotten.
+fn beyond(kind: &Kind, passed: &[&Record], happened: &[Happened]) -> (u64, u64) {
+    let admission = |record: &&Record| Admission {
+        from_us: record.sent_us,
+        until_us: record.answered_us,
+        tokens: kind.cost,
+    };
+    let admissions: Vec<Admission> = passed.iter().map(admission).collect();
+    let refund = |record: &&Record| Allowance {
+        from_us: record.sent_us,
+        until_us: record.answered_us + SETTLED_WITHIN_US,
+        tokens: kind.refunded,
+    };
+    let refunds: Vec<Allowance> =
+        if kind.refunded > 0 { passed.iter().map(refund).collect() } else { Vec::new() };
+    let over = |promise, allowed: &[Allowance]| {
+        worst_window(promise, &admissions, allowed).map_or(0, |window| window.over_tokens)
+    };
+    let worst = kind.promises.iter().map(|promise| {
+        let forgot = happened.iter().filter(|one| one.doing.forgets()).map(|one| Allowance {
+            from_us: one.span.from_us,
+            until_us: one.span.until_us + LAPSED_WITHIN_US,
+            tokens: promise.burst_tokens,
+        });
+        let all: Vec<Allowance> = refunds.iter().copied().chain(forgot).collect();
+        (over(*promise, &refunds), over(*promise, &all))
+    });
+    worst.fold((0, 0), |most, one| (most.0.max(one.0), most.1.max(one.1)))
+}
+
+/// Latencies inside and outside of faults, and requests that got no proper answer.
+fn latencies(records: &Records, happened: &[Happened]) -> Vec<String> {
+    // Faults follow each other, so of those that began before a request ended, the last one or none touches it.
+    let inside = |record: &Record| {
+        let before = happened.partition_point(|one| one.span.from_us <= record.answered_us);
+        happened[..before].last().is_some_and(|one| one.span.touches(record))
+    };
+    println!("\nlatency, ms       p50      p99    p99.9  longest   requests");
+    let mut longest_us = 0;
+    for (name, within) in [("outside", false), ("in faults", true)] {
+        let sorted = records.latencies_us(|record| inside(record) == within);
+        let at = |permille: usize| sorted.get((sorted.len() * permille / 1_000).min(sorted.len().max(1) - 1));
+        let ms = |us: Option<&u64>| us.map_or(0.0, |us| *us as f64 / 1_000.0);
+        let [p50, p99, p999, longest] = [at(500), at(990), at(999), sorted.last()].map(ms);
+        println!("{name:<11} {p50:>9.1} {p99:>8.1} {p999:>8.1} {longest:>8.1} {:>10}", sorted.len());
+        longest_us = longest_us.max(sorted.last().copied().unwrap_or(0));
+    }
+    let mut wrong = Vec::new();
+    let bound_ms = 2 * TIMEOUT_MS + 1_000;
+    if longest_us > bound_ms * 1_000 {
+        wrong.push(format!("a request took {} ms, and {bound_ms} are the bound", longest_us / 1_000));
+    }
+    let hung = records.count(|outcome| outcome == Outcome::Hung);
+    println!("hung: {hung}");
+    if hung > 0 {
+        wrong.push(format!("{hung} requests hung"));
+    }
+    let strange =
+        records.iter().filter(|record| matches!(record.outcome, Outcome::Strange { .. } | Outcome::Broken));
+    let strange: Vec<&Record> = strange.collect();
+    if let Some(first) = strange.first() {
+        wrong.push(format!("{} requests got no answer of the filter's, such as {first:?}", strange.len()));
+    }
+    wrong
+}
