@@ -34,7 +34,7 @@ fn envoy_refuses_a_wrong_configuration_and_says_what_is_wrong() {
         ("/policies/0/burst", json!(2.5), "policies[0].burst: found \"2.5\"; expected a whole number"),
         ("/policies/1/match", json!({"paht": {"prefix": "/"}}), "did you mean `path`?"),
         ("/sidecar/timeout", json!("0ms"), "sidecar.timeout: found 0s; it must be between 1ms and 1m"),
-        ("/on_error", json!("maybe"), "on_error: found `maybe`; expected `allow` or `deny`"),
+        ("/on_error", json!("maybe"), "on_error: found `maybe`; expected one of `allow`, `deny`, `local`"),
     ];
     for (pointer, value, expected) in cases {
         let mut config = shipped();

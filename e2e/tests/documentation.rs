@@ -19,8 +19,9 @@ use serde_json::{Map, Value, json};
 const PAGE: &str = include_str!("../../docs/configuration.md");
 
 /// The fields of a filter that may stand in a fragment. One that only these have makes it a filter.
-const FILTER: [&str; 10] = [
+const FILTER: [&str; 11] = [
     "deny_cache",
+    "local",
     "sidecar",
     "domain",
     "on_error",
@@ -171,10 +172,12 @@ fn the_explanation_that_is_shown_is_what_is_told() {
 
 /// Where each type of the configuration is told of: the section, and whether each of its fields begins a row of a table
 /// there, or is only named.
-const SECTIONS: [(&str, &str, Told); 30] = [
+const SECTIONS: [(&str, &str, Told); 32] = [
     ("Sluice", "## The filter", Told::Row),
     ("WrittenSidecar", "### sidecar", Told::Row),
     ("WrittenDenyCache", "### deny_cache", Told::Row),
+    ("WrittenLocal", "### local", Told::Row),
+    ("WrittenPolicyLocal", "### local", Told::Row),
     ("WrittenHeaders", "### headers", Told::Row),
     ("WrittenJitter", "### headers", Told::Named),
     ("WrittenUpstream", "### headers", Told::Named),

@@ -33,34 +33,53 @@ fn ask(fleet: &Fleet) -> http::Answer {
     answer
 }
 
+/// What a request gets that could not be decided.
+fn status(on_error: &str) -> u16 {
+    if on_error == "deny" { 503 } else { 200 }
+}
+
+/// What the access log says of it.
+fn word(on_error: &str, reason: &str) -> String {
+    match on_error {
+        "local" => format!("source=local failure={reason}"),
+        _ => format!("decision=failed answer={on_error} reason={reason}"),
+    }
+}
+
 /// Asserts that requests get what `on_error` says, and that the access log and the stats tell why.
 fn assert_on_error_applies(fleet: &Fleet, on_error: &str, reason: &str) {
-    let expected = if on_error == "allow" { 200 } else { 503 };
     for _ in 0..3 {
         let answer = ask(fleet);
-        assert_eq!(answer.status, expected, "{answer}");
-        assert_eq!(answer.header("x-ratelimit-limit"), None, "nothing was decided");
+        assert_eq!(answer.status, status(on_error), "{answer}");
+        let told = answer.header("x-ratelimit-limit").is_some();
+        assert_eq!(told, on_error == "local", "only who decides tells of it");
     }
-    let word = format!("decision=failed answer={on_error} reason={reason}");
+    let word = word(on_error, reason);
     let told = eventually(PATIENCE, &format!("the access log says {word}"), || {
         fleet.envoy(0).access_log().contains(&word).then_some(())
     });
     told.unwrap_or_else(|error| panic!("{error}\n{}", fleet.envoy(0).access_log()));
-    let stat = if on_error == "allow" { "failed_allowed" } else { "failed_denied" };
+    let stat = match on_error {
+        "allow" => "failed_allowed",
+        "deny" => "failed_denied",
+        _ => "local_allowed",
+    };
     assert!(fleet.envoy(0).stat(&format!("wasmcustom.sluice.{stat}")).expect("a stat") >= 3);
 }
 
 /// Asserts that limits rule again, without a restart of Envoy.
 fn assert_recovers(fleet: &Fleet) {
+    let counted = || fleet.envoy(0).stat("wasmcustom.sluice.allowed").expect("a stat");
+    let before = counted();
     eventually(PATIENCE, "a request is decided again", || {
-        let answer = http::get("/").header("x-api-key", "alice").send(fleet.envoy(0).addr()).ok()?;
-        answer.header("x-ratelimit-remaining").map(|_| ())
+        http::get("/").header("x-api-key", "alice").send(fleet.envoy(0).addr()).ok()?;
+        (counted() > before).then_some(())
     })
     .expect("recovered");
 }
 
 fn for_each_on_error(test: impl Fn(&str)) {
-    ["allow", "deny"].into_iter().for_each(test);
+    ["allow", "deny", "local"].into_iter().for_each(test);
 }
 
 /// An Envoy whose sidecar is something else.
@@ -101,6 +120,44 @@ fn the_sidecar_stands_still() {
         assert!(start.elapsed() >= TIMEOUT, "the timeout was waited for");
         fleet.sidecar(0).process().thaw();
         assert_recovers(&fleet);
+    });
+}
+
+#[test]
+fn the_sidecar_stands_still_for_long() {
+    for_each_on_error(|on_error| {
+        let fleet = fleet(on_error).start().expect("a fleet");
+        assert_eq!(ask(&fleet).status, 200);
+        fleet.sidecar(0).process().freeze();
+        let stat = |name: &str| fleet.envoy(0).stat(&format!("wasmcustom.sluice.{name}")).expect("a stat");
+        eventually(PATIENCE, "the breaker opens", || {
+            assert_eq!(ask(&fleet).status, status(on_error));
+            (stat("breakers_open") == 1).then_some(())
+        })
+        .expect("open");
+        // From here on nobody waits for the sidecar: none is asked.
+        let (callouts, probes) = (stat("callouts"), stat("probes"));
+        for _ in 0..100 {
+            assert_eq!(ask(&fleet).status, status(on_error));
+        }
+        let word = word(on_error, "breaker_open");
+        eventually(PATIENCE, "the access log tells why", || {
+            (fleet.envoy(0).access_log().matches(&word).count() >= 100).then_some(())
+        })
+        .expect("told");
+        eventually(PATIENCE, "probes are sent, with nobody's request", || {
+            (stat("probes") >= probes + 2).then_some(())
+        })
+        .expect("probed");
+        assert_eq!((stat("callouts"), stat("breaker_opened")), (callouts, 1));
+        fleet.sidecar(0).process().thaw();
+        assert_recovers(&fleet);
+        assert_eq!(stat("breakers_open"), 0);
+        assert!(
+            fleet.envoy(0).log().contains("answers again, and is asked again"),
+            "{}",
+            fleet.envoy(0).log()
+        );
     });
 }
 
@@ -174,7 +231,7 @@ fn more_wait_than_may() {
         fleet.sidecar(0).process().freeze();
         let waiting: Vec<_> =
             (0..620).map(|_| request().send_only(fleet.envoy(0).addr()).expect("sent")).collect();
-        let word = format!("decision=failed answer={on_error} reason=overloaded");
+        let word = word(on_error, "overloaded");
         let overloaded = || fleet.envoy(0).access_log().matches(&word).count();
         eventually(PATIENCE, "those beyond are answered", || (overloaded() >= 40).then_some(()))
             .expect("at once");
@@ -270,7 +327,7 @@ fn the_memory_store_is_full() {
         let fleet = fleet(on_error).sidecar_args(["--memory-max-buckets", "1"]).start().expect("a fleet");
         assert_eq!(ask(&fleet).header("x-ratelimit-remaining"), Some("999"));
         let other = http::get("/").header("x-api-key", "bob").send(fleet.envoy(0).addr()).expect("an answer");
-        assert_eq!(other.status, if on_error == "allow" { 200 } else { 503 });
+        assert_eq!(other.status, status(on_error));
         assert_eq!(
             ask(&fleet).header("x-ratelimit-remaining"),
             Some("998"),

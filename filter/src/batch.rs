@@ -114,6 +114,11 @@ impl<T: Waiting> Batcher<T> {
         if on_the_way >= MAX_CALLOUTS || (on_the_way >= self.most_in_flight && !self.full) {
             return Vec::new();
         }
+        self.take_waiting()
+    }
+
+    /// All that waits, oldest first, whatever is on the way: it is not to be sent.
+    pub fn take_waiting(&mut self) -> Vec<T> {
         self.drop_gone();
         (self.load, self.full) = (Load::default(), false);
         std::mem::take(&mut self.waiting)
@@ -287,6 +292,16 @@ mod tests {
         }
         assert_eq!(batcher.push(settlement.clone()), Err(settlement));
         assert_eq!(batcher.next().len(), MAX_BUCKETS);
+    }
+
+    #[test]
+    fn what_is_not_to_be_sent_is_taken_whatever_is_on_the_way() {
+        let mut batcher = Batcher::new(1);
+        batcher.sent(1, vec![item(1)], 0);
+        batcher.push(item(2)).unwrap();
+        batcher.push(gone(3)).unwrap();
+        assert_eq!((names(&batcher.next()), names(&batcher.take_waiting())), (vec![], vec![2]));
+        assert_eq!((batcher.take_dropped(), batcher.take_waiting()), (1, vec![]));
     }
 
     #[test]

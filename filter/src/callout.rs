@@ -28,6 +28,19 @@ pub fn send(policies: &Policies, body: &[u8]) -> Result<u32, host::Refused> {
     host::http_call(&sidecar.cluster, &headers, body, sidecar.timeout)
 }
 
+/// Sends a callout that asks for nothing; its token, or why it could not be sent.
+pub fn probe(policies: &Policies) -> Result<u32, host::Refused> {
+    let sidecar = policies.sidecar();
+    let headers = [(":method", "GET"), (":path", "/healthz"), (":authority", "sluice")];
+    host::http_call(&sidecar.cluster, &headers, &[], sidecar.timeout)
+}
+
+/// Whether a sidecar wrote the answer to the callout that has just come back.
+pub fn is_ours(num_headers: usize) -> bool {
+    num_headers > 0
+        && host::header(HeaderMap::CallResponse, MARKER_HEADER).as_deref() == Some(VERSION.as_bytes())
+}
+
 /// The verdicts of the callout that has just come back, one for each of `takes`.
 ///
 /// Without headers the answer broke off, and no header may be read. Without the marker it is Envoy's own: a

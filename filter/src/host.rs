@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::local::{Shared, Unshared};
+
 /// A level of Envoy's log.
 #[derive(Clone, Copy, Debug)]
 pub enum LogLevel {
@@ -32,7 +34,10 @@ pub enum Buffer {
 pub struct Refused(pub u32);
 
 const OK: u32 = 0;
+const NOT_FOUND: u32 = 1;
+const CAS_MISMATCH: u32 = 8;
 const COUNTER: u32 = 0;
+const GAUGE: u32 = 1;
 const REQUEST: u32 = 0;
 
 #[link(wasm_import_module = "env")]
@@ -91,6 +96,20 @@ unsafe extern "C" {
         trailers_size: usize,
         timeout_ms: u32,
         token: *mut u32,
+    ) -> u32;
+    fn proxy_get_shared_data(
+        key: *const u8,
+        key_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+        version: *mut u32,
+    ) -> u32;
+    fn proxy_set_shared_data(
+        key: *const u8,
+        key_size: usize,
+        value: *const u8,
+        value_size: usize,
+        version: u32,
     ) -> u32;
     fn proxy_set_effective_context(context_id: u32) -> u32;
     fn proxy_set_tick_period_milliseconds(period_ms: u32) -> u32;
@@ -296,12 +315,55 @@ pub fn http_call(
     Ok(token)
 }
 
+/// The data that all workers of this Envoy share, with those of other filters of the same `vm_id`.
+pub struct SharedData;
+
+impl Shared for SharedData {
+    fn get(&self, name: &str) -> Result<Option<(Vec<u8>, u32)>, Unshared> {
+        let (mut data, mut size, mut version) = (std::ptr::null_mut(), 0, 0);
+        // SAFETY: the name is a live string; Envoy fills in all three, or none.
+        unsafe {
+            match proxy_get_shared_data(name.as_ptr(), name.len(), &mut data, &mut size, &mut version) {
+                OK => Ok(Some((owned(data, size), version))),
+                NOT_FOUND => Ok(None),
+                _ => Err(Unshared),
+            }
+        }
+    }
+
+    fn swap(&self, name: &str, value: &[u8], version: u32) -> Result<bool, Unshared> {
+        // SAFETY: the pointers and sizes are those of a live string and a live slice.
+        let status =
+            unsafe { proxy_set_shared_data(name.as_ptr(), name.len(), value.as_ptr(), value.len(), version) };
+        match status {
+            OK => Ok(true),
+            CAS_MISMATCH => Ok(false),
+            _ => Err(Unshared),
+        }
+    }
+}
+
 /// Defines a counter and returns its number.
 pub fn define_counter(name: &str) -> Result<u32, Refused> {
+    define(COUNTER, name)
+}
+
+/// Defines a gauge, which all workers share, and returns its number.
+pub fn define_gauge(name: &str) -> Result<u32, Refused> {
+    define(GAUGE, name)
+}
+
+fn define(kind: u32, name: &str) -> Result<u32, Refused> {
     let mut id = 0;
     // SAFETY: the pointer and the size are those of a live string; Envoy fills in the number.
-    done(unsafe { proxy_define_metric(COUNTER, name.as_ptr(), name.len(), &mut id) })?;
+    done(unsafe { proxy_define_metric(kind, name.as_ptr(), name.len(), &mut id) })?;
     Ok(id)
+}
+
+/// Moves a gauge.
+pub fn move_gauge(id: u32, by: i64) {
+    // SAFETY: takes numbers only. There is nobody to tell of a failure.
+    let _status = unsafe { proxy_increment_metric(id, by) };
 }
 
 /// Adds to a counter. Envoy refuses to add 0.

@@ -9,6 +9,8 @@
 //!   │ sends asking: a request that waits for its answer; settlements and leases that nobody waits for
 //!   │ uses remembered: what was denied, and is denied still
 //!   │      leases: tokens taken in advance for the busiest keys
+//!   │      local: this Envoy's own buckets, for while nothing else decides
+//!   │      breaker: whether the sidecar is asked at all
 //!   │      batch: who waits for the next callout, and who is on the way
 //!   │      callout, reply: takes as bytes, bytes as verdicts, denials as bytes
 //! host     every call into Envoy, byte-safe, never panicking
@@ -17,10 +19,12 @@
 mod abi;
 mod asking;
 mod batch;
+mod breaker;
 mod callout;
 mod clock;
 mod host;
 mod leases;
+mod local;
 mod remembered;
 mod reply;
 mod root;

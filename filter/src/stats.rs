@@ -3,11 +3,11 @@
 use std::cell::RefCell;
 
 use hashbrown::HashMap;
-use policy::{Count, Failure, Policies, Policy};
+use policy::{Count, Decided, Failure, Policies, Policy};
 
 use crate::host;
 
-/// The counters of one worker. Their names are bounded: `sluice.allowed` and the like, and four for each policy, such as
+/// The counters of one worker. Their names are bounded: `sluice.allowed` and the like, and six for each policy, such as
 /// `sluice.policy.per-client.denied`.
 #[derive(Debug, Default)]
 pub struct Stats {
@@ -25,6 +25,13 @@ pub struct Stats {
     deny_cache_hits: u32,
     lease_hits: u32,
     leases: u32,
+    local_allowed: u32,
+    local_denied: u32,
+    local_forgotten: u32,
+    breaker_opened: u32,
+    /// A gauge: how many workers ask no sidecar.
+    breakers_open: u32,
+    probes: u32,
     /// Those of the policies, each since it was first needed.
     policies: RefCell<HashMap<Counter, u32>>,
 }
@@ -39,6 +46,8 @@ pub struct Tally {
     denied: u32,
     failed_allowed: u32,
     failed_denied: u32,
+    local_allowed: u32,
+    local_denied: u32,
     settled: u32,
     settle_failed: u32,
     left: u32,
@@ -49,12 +58,14 @@ pub struct Tally {
 
 impl Tally {
     /// One more answer.
-    pub fn answer(&mut self, decided: bool, denied: bool, counts: &[(usize, Count)]) {
+    pub fn answer(&mut self, decided: Decided, denied: bool, counts: &[(usize, Count)]) {
         let count = match (decided, denied) {
-            (true, false) => &mut self.allowed,
-            (true, true) => &mut self.denied,
-            (false, false) => &mut self.failed_allowed,
-            (false, true) => &mut self.failed_denied,
+            (Decided::Shared, false) => &mut self.allowed,
+            (Decided::Shared, true) => &mut self.denied,
+            (Decided::Locally, false) => &mut self.local_allowed,
+            (Decided::Locally, true) => &mut self.local_denied,
+            (Decided::No, false) => &mut self.failed_allowed,
+            (Decided::No, true) => &mut self.failed_denied,
         };
         *count = count.saturating_add(1);
         for (policy, count) in counts {
@@ -102,6 +113,12 @@ impl Stats {
             deny_cache_hits: define("sluice.deny_cache_hits"),
             lease_hits: define("sluice.lease_hits"),
             leases: define("sluice.leases"),
+            local_allowed: define("sluice.local_allowed"),
+            local_denied: define("sluice.local_denied"),
+            local_forgotten: define("sluice.local_forgotten"),
+            breaker_opened: define("sluice.breaker_opened"),
+            breakers_open: host::define_gauge("sluice.breakers_open").unwrap_or_default(),
+            probes: define("sluice.probes"),
             policies: RefCell::default(),
         }
     }
@@ -112,6 +129,8 @@ impl Stats {
         host::count(self.denied, tally.denied);
         host::count(self.failed_allowed, tally.failed_allowed);
         host::count(self.failed_denied, tally.failed_denied);
+        host::count(self.local_allowed, tally.local_allowed);
+        host::count(self.local_denied, tally.local_denied);
         host::count(self.settled, tally.settled);
         host::count(self.settle_failed, tally.settle_failed);
         host::count(self.left, tally.left);
@@ -154,6 +173,22 @@ impl Stats {
         }
     }
 
+    /// Buckets of this Envoy's own were forgotten though they were not full.
+    pub fn forgotten(&self, buckets: u32) {
+        host::count(self.local_forgotten, buckets);
+    }
+
+    /// A probe was sent.
+    pub fn probe(&self) {
+        host::count(self.probes, 1);
+    }
+
+    /// The breaker has opened, or closed.
+    pub fn breaker(&self, is_open: bool) {
+        host::count(self.breaker_opened, u32::from(is_open));
+        host::move_gauge(self.breakers_open, if is_open { 1 } else { -1 });
+    }
+
     /// A policy's counter, defined where this is the first that is heard of it: most never count.
     fn of_policy(&self, policies: &Policies, counter: Counter) -> u32 {
         *self.policies.borrow_mut().entry(counter).or_insert_with(|| {
@@ -169,6 +204,8 @@ fn word(count: Count) -> &'static str {
         Count::Allowed => "allowed",
         Count::Denied => "denied",
         Count::ShadowDenied => "shadow_denied",
+        Count::LocalAllowed => "local_allowed",
+        Count::LocalDenied => "local_denied",
         Count::Failed => "failed",
     }
 }

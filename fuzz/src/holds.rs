@@ -1,7 +1,7 @@
 //! What must hold, whatever anybody writes or sends. Everything here panics where it does not.
 
 use contract::{Leased, MAX_BUCKETS, MAX_KEY_BYTES, Take, TakeRequest, Verdict};
-use policy::{Answer, Ask, ConfigError, Failure, Place, Policies, Step};
+use policy::{Answer, Ask, ConfigError, Decided, Failure, OnError, Place, Policies, Policy, Step};
 use serde_json::Value;
 
 use crate::{
@@ -73,6 +73,7 @@ fn accepted(policies: &Policies) {
     assert!(contract::is_name(policies.domain()), "{:?} is no domain", policies.domain());
     let timeout_ms = policies.sidecar().timeout.as_millis();
     assert!((1..=60_000).contains(&timeout_ms), "a timeout of {timeout_ms} ms");
+    policies.iter().for_each(shares);
     assert!(policies.warnings().iter().all(|warning| !warning.message.is_empty()));
     let plain = Sent::default().header(":path", b"/a").header(":method", b"GET").header(":authority", b"a");
     let dear = Received::of("x-tokens-used", b"18446744073709551616");
@@ -80,6 +81,7 @@ fn accepted(policies: &Policies) {
         let asks = asking(policies, &sent);
         for failure in [Failure::NotSent, Failure::StoreFull, Failure::TooManyPolicies] {
             sendable(&policies.failed(&asks, failure));
+            locally(policies, &asks, failure);
         }
         let takes = policies.takes(&asks);
         let denied: Vec<_> = takes.iter().map(|take| answered::denied(take.buckets.len())).collect();
@@ -87,6 +89,34 @@ fn accepted(policies: &Policies) {
         let allowed: Vec<_> = takes.iter().map(|take| answered::allowed(take.buckets.len())).collect();
         let charged = answering(policies, &asks, &allowed, u32::MAX).charged;
         billing(policies, &asks, &charged, &dear, u64::MAX);
+    }
+}
+
+/// An Envoy by itself allows no more than all of them.
+fn shares(policy: &Policy) {
+    let local = if policy.on_error() == OnError::Local { policy.limits().len() } else { 0 };
+    assert_eq!(policy.local_limits().len(), local, "{policy:?}");
+    for (own, all) in policy.local_limits().iter().zip(policy.limits()) {
+        let (own, all) = (own.limit, all.limit);
+        assert!((1..=all.burst_tokens()).contains(&own.burst_tokens()), "{own:?} of {all:?}");
+        let speed = |limit: bucket::Limit, by: bucket::Limit| u128::from(limit.tokens()) * u128::from(by.period_us());
+        assert!(speed(own, all) <= speed(all, own), "{own:?} of {all:?}");
+    }
+}
+
+/// What an Envoy's own buckets decide can be sent, too.
+fn locally(policies: &Policies, asks: &[Ask], failure: Failure) {
+    let places = policies.local_asks(asks);
+    for verdict in [answered::allowed, answered::denied] {
+        let mut known = vec![None; asks.len()];
+        for &place in &places {
+            let count = policies.get(&asks[place]).map_or(0, |policy| policy.local_limits().len());
+            let (Verdict::Allowed(buckets) | Verdict::Denied(buckets)) = verdict(count) else { continue };
+            known[place] = Some(buckets);
+        }
+        let answer = policies.locally(asks, &known, failure, u32::MAX);
+        sendable(&answer);
+        assert!(!answer.charged.contains(&true), "nothing is to be settled: {answer:?}");
     }
 }
 
@@ -138,11 +168,11 @@ fn acceptable(policies: &Policies, takes: Vec<Take<'_>>) {
 /// Whatever is answered can be sent, and nobody is denied by nobody.
 #[must_use]
 pub fn answering(policies: &Policies, asks: &[Ask], verdicts: &[Verdict], draw: u32) -> Answer {
-    let answer = policies.answer(asks, verdicts, draw);
+    let answer = policies.answer(asks, verdicts, draw).unwrap_or_else(|failure| policies.failed(asks, failure));
     sendable(&answer);
     assert!(answer.charged.len() <= asks.len(), "{answer:?}");
     let denied = verdicts.iter().any(|verdict| matches!(verdict, Verdict::Denied(_)));
-    assert!(denied || !answer.decided || answer.denial.is_none(), "{answer:?}");
+    assert!(denied || answer.decided != Decided::Shared || answer.denial.is_none(), "{answer:?}");
     answer
 }
 

@@ -90,7 +90,11 @@ const PERCENT: Rule = OneOf(&[
 ]);
 const STATUS: Rule =
     OneOf(&[&Number(&[404, 500, 100, 599], &[99, 600]), &Word(&["5xx", "4xx"], &["6xx", "0xx", "xx"])]);
-const ON_ERROR: Rule = Word(&["allow", "deny"], &["local", ""]);
+const ON_ERROR: Rule = Word(&["allow", "deny", "local", "local"], &["pass", ""]);
+const SHARE: Rule = OneOf(&[
+    &Number(&[1, 34, 50, 100], &[0, 101, u64::MAX]),
+    &Word(&["2.5", "0.0001"], &["0.0", "100.0001", ""]),
+]);
 /// YAML makes a boolean of a bare `off`.
 const MODE: Rule =
     OneOf(&[&Word(&["enforce", "shadow", "off"], &["on", ""]), &Word(&["enforce", "shadow"], &[])]);
@@ -235,6 +239,7 @@ static POLICY: Rule = Both(
         ("enforce_percent", May, &PERCENT),
         ("only_if_chosen", May, &Bool),
         ("on_error", May, &ON_ERROR),
+        ("local", May, &Map(&[("share_percent", Must, &SHARE)])),
         ("denied", May, &DENIED),
     ]),
 );
@@ -252,6 +257,14 @@ pub static CONFIGURATION: Rule = Map(&[
     ),
     ("domain", May, &NAME),
     ("on_error", May, &ON_ERROR),
+    (
+        "local",
+        May,
+        &Map(&[
+            ("share_percent", May, &SHARE),
+            ("buckets", May, &Number(&[16, 16_384, 1_000_000], &[0, 15, 1_000_001])),
+        ]),
+    ),
     ("mode", May, &MODE),
     ("hash_secret", Must, &Word(&["at least 16 bytes"], &["short", ""])),
     ("skip", May, &List(&CONDITION)),

@@ -27,13 +27,13 @@ mod route;
 mod share;
 mod takes;
 
-pub use answer::{Answer, Count, Denial, Failure, Header, UpstreamHeaders};
+pub use answer::{Answer, Count, Decided, Denial, Failure, Header, UpstreamHeaders};
 pub use bill::Bill;
 pub use config::ConfigError;
 #[cfg(feature = "schema")]
 pub use config::schema;
 pub use policies::{
-    Ask, Asked, DenyCache, Lease, Mode, NamedLimit, OnError, Policies, Policy, Sidecar, Unasked,
+    Ask, Asked, DenyCache, Lease, Local, Mode, NamedLimit, OnError, Policies, Policy, Sidecar, Unasked,
 };
 pub use problem::{Place, Problem, Step};
 pub use request::{CLIENT_ADDRESS, ROUTE_NAME, Request, Response};

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::Request;
 use crate::answer::{Denied, Headers};
+use crate::config::Rate;
 use crate::cost::{Cost, Settle, Statuses};
 use crate::index::Index;
 use crate::key::Key;
@@ -28,6 +29,9 @@ use crate::share::Share;
 pub struct Policies {
     pub(crate) sidecar: Sidecar,
     pub(crate) deny_cache: DenyCache,
+    pub(crate) local: Local,
+    /// Whether its author said something of it.
+    pub(crate) local_is_written: bool,
     pub(crate) domain: String,
     /// A request that meets one of these is exempt.
     pub(crate) skip: Vec<Condition>,
@@ -56,6 +60,13 @@ pub struct DenyCache {
     pub ceiling: Duration,
     /// Of how many questions; 0 remembers nothing.
     pub entries: usize,
+}
+
+/// The buckets of an Envoy's own, for [`OnError::Local`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Local {
+    /// How many are kept at most; between 16 and 1,000,000.
+    pub buckets: usize,
 }
 
 /// How a worker takes tokens in advance for a key that is asked about often.
@@ -87,6 +98,8 @@ pub struct Policy {
     pub(crate) enforced: Share,
     pub(crate) only_if_chosen: bool,
     pub(crate) on_error: OnError,
+    /// Its limits at the share that one Envoy allows, where it is decided there; otherwise none.
+    pub(crate) local: Vec<NamedLimit>,
     pub(crate) denied: Option<Arc<Denied>>,
 }
 
@@ -101,6 +114,8 @@ pub struct NamedLimit {
     pub text: String,
     /// As the header `RateLimit-Policy` lists it.
     pub(crate) item: String,
+    /// As it was written, not in lowest terms.
+    pub(crate) rate: Rate,
 }
 
 /// What becomes of a request that could not be decided.
@@ -110,6 +125,8 @@ pub enum OnError {
     Allow,
     /// It is answered with 503.
     Deny,
+    /// Buckets of this Envoy's own decide, at a share of the limits.
+    Local,
 }
 
 /// Whether a policy denies.
@@ -179,6 +196,12 @@ impl Policies {
     #[must_use]
     pub fn deny_cache(&self) -> DenyCache {
         self.deny_cache
+    }
+
+    /// The buckets of an Envoy's own.
+    #[must_use]
+    pub fn local(&self) -> Local {
+        self.local
     }
 
     /// Whether chance has a say in what denied clients are told.
@@ -363,6 +386,13 @@ impl Policy {
     #[must_use]
     pub fn on_error(&self) -> OnError {
         self.on_error
+    }
+
+    /// Its limits at the share that one Envoy allows by itself, one for each of [`Policy::limits`]; none where
+    /// [`Policy::on_error`] is not [`OnError::Local`].
+    #[must_use]
+    pub fn local_limits(&self) -> &[NamedLimit] {
+        &self.local
     }
 
     /// Whether the client's address decides whom it governs or whose bucket it takes from.

@@ -6,7 +6,9 @@ use policy::{Answer, Ask, Failure};
 use super::{Outcome, Times, Worker};
 use crate::asking::{Asking, Item, Phase};
 use crate::batch::Waiting as _;
-use crate::host;
+use crate::clock;
+use crate::host::{self, SharedData};
+use crate::local::{Decision, Question};
 use crate::reply::Reply;
 use crate::stats::Tally;
 
@@ -109,11 +111,33 @@ impl Worker {
         if host::set_effective_context(asking.context_id()).is_err() {
             return tally.left();
         }
-        let answer = match outcome {
-            Ok(verdicts) => self.policies.answer(asking.asks(), verdicts, fastrand::u32(..)),
-            Err(failure) => self.policies.failed(asking.asks(), failure),
-        };
+        let answer = outcome
+            .and_then(|verdicts| self.policies.answer(asking.asks(), verdicts, fastrand::u32(..)))
+            .unwrap_or_else(|failure| self.without_verdicts(asking.asks(), failure));
         self.deliver(asking, answer, tally);
+    }
+
+    /// What a request gets for which there are no verdicts: this Envoy's own buckets decide, where its policies say so.
+    fn without_verdicts(&self, asks: &[Ask], failure: Failure) -> Answer {
+        let places = self.policies.local_asks(asks);
+        let local = places.iter().filter_map(|place| Question::new(&self.policies, asks.get(*place)?));
+        let questions: Vec<Question<'_>> = local.collect();
+        if questions.is_empty() {
+            return self.policies.failed(asks, failure);
+        }
+        let Ok(Decision { verdicts, forgotten }) =
+            self.local.decide(&SharedData, &questions, &clock::unix_us)
+        else {
+            return self.policies.failed(asks, failure);
+        };
+        self.stats.forgotten(forgotten);
+        let mut known = vec![None; asks.len()];
+        for (place, verdicts) in places.into_iter().zip(verdicts) {
+            if let Some(known) = known.get_mut(place) {
+                *known = Some(verdicts);
+            }
+        }
+        self.policies.locally(asks, &known, failure, fastrand::u32(..))
     }
 
     /// Gives the request of the effective context its answer.

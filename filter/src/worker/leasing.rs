@@ -70,6 +70,10 @@ impl Worker {
     /// far as requests have room beside them. Called last in a callback, since it makes the root the effective context.
     pub(super) fn upkeep(&self, wanted: Vec<Item>) {
         let Some(leases) = &self.leases else { return };
+        if self.is_open() {
+            // What has ended meanwhile is returned afterwards, if it has not lapsed.
+            return;
+        }
         while self.batcher.borrow().has_room_to_spare() {
             // What is not returned now is returned later, or lapses: its tokens count as spent.
             let Some(ended) = leases.borrow_mut().take_ended() else { break };
@@ -103,12 +107,17 @@ impl Worker {
         }
     }
 
-    /// Time has passed: leases that were not spent are returned.
+    /// Time has passed: leases that were not spent are returned, or the sidecar is probed.
     pub fn tick(&self) {
-        let Some(leases) = &self.leases else { return };
-        leases.borrow_mut().end_all(self.clock.now_us());
+        if let Some(leases) = &self.leases {
+            leases.borrow_mut().end_all(self.clock.now_us());
+        }
+        if self.is_open() {
+            return self.probe();
+        }
         self.upkeep(Vec::new());
         self.flush();
+        let Some(leases) = &self.leases else { return };
         if leases.borrow().is_empty() {
             self.tick_every(Duration::ZERO);
         }
@@ -119,15 +128,18 @@ impl Worker {
         if self.ticking.get() {
             self.tick_every(Duration::ZERO);
         }
+        if self.is_open() {
+            self.stats.breaker(false);
+        }
     }
 
-    fn tick_every(&self, period: Duration) {
+    pub(super) fn tick_every(&self, period: Duration) {
         let set = host::set_effective_context(self.root_id).and_then(|()| host::set_tick_period(period));
         self.ticking.set(set.is_ok() && !period.is_zero());
     }
 
     /// An eighth of the shortest lease: what is not spent is returned before it lapses.
-    fn tick_period(&self) -> Duration {
+    pub(super) fn tick_period(&self) -> Duration {
         let shortest = self.policies.iter().filter_map(Policy::lease).map(|lease| lease.ttl).min();
         let eighth = shortest.unwrap_or_default().checked_div(8).unwrap_or_default();
         eighth.clamp(Duration::from_millis(1), Duration::from_secs(1))

@@ -2,6 +2,7 @@
 //! answer, and what it cost in the end is settled.
 
 mod answering;
+mod breaking;
 mod leasing;
 
 use std::cell::{Cell, RefCell};
@@ -9,15 +10,17 @@ use std::rc::Rc;
 
 use contract::Verdict;
 use hashbrown::HashSet;
-use policy::{Ask, Bill, Failure, Policies, Problem};
+use policy::{Ask, Bill, Decided, Failure, Policies, Problem};
 
 use self::leasing::Payment;
 use crate::asking::{Asking, Item, Settlement};
 use crate::batch::{Batcher, Waiting as _};
+use crate::breaker::Breaker;
 use crate::callout;
 use crate::clock::Clock;
 use crate::host::{self, LogLevel};
 use crate::leases::Leases;
+use crate::local::Table;
 use crate::remembered::{Prepared, Remembered};
 use crate::stats::{Stats, Tally};
 
@@ -40,7 +43,9 @@ pub struct Worker {
     remembered: RefCell<Remembered>,
     /// `None` where no policy has leases.
     leases: Option<RefCell<Leases>>,
-    /// Whether Envoy calls so often that leases end in time.
+    breaker: RefCell<Breaker>,
+    local: Table,
+    /// Whether Envoy calls so often that leases end and probes are sent in time.
     ticking: Cell<bool>,
     failing: Cell<bool>,
     /// Mistakes that were told of.
@@ -67,6 +72,8 @@ impl Worker {
             batcher: RefCell::new(Batcher::new(policies.sidecar().in_flight)),
             remembered: RefCell::new(Remembered::new(policies.deny_cache())),
             leases: has_leases.then(|| RefCell::new(Leases::new())),
+            breaker: RefCell::default(),
+            local: Table::new(policies.domain(), policies.local().buckets),
             ticking: Cell::new(false),
             failing: Cell::new(false),
             told: RefCell::default(),
@@ -121,10 +128,15 @@ impl Worker {
             let asking = Rc::new(asking);
             self.deny(&asking, &prepared.report, &prepared.reply);
             let mut tally = Tally::default();
-            tally.answer(true, true, &prepared.counts);
+            tally.answer(Decided::Shared, true, &prepared.counts);
             self.stats.deny_cache_hit();
             self.stats.add(&tally, &self.policies);
             self.upkeep(Vec::new());
+            return asking;
+        }
+        if self.is_open() {
+            let asking = Rc::new(asking);
+            self.fail(&asking, Failure::BreakerOpen);
             return asking;
         }
         if asking.add_leases(wanted, &self.policies) {
@@ -185,10 +197,19 @@ impl Worker {
     /// The root context owns the callouts: so a client that leaves takes nobody's answer with it.
     fn flush(&self) {
         loop {
-            let batch = self.batcher.borrow_mut().next();
-            self.stats.abandoned(self.batcher.borrow_mut().take_dropped());
+            let is_open = self.is_open();
+            let mut batcher = self.batcher.borrow_mut();
+            let batch = if is_open { batcher.take_waiting() } else { batcher.next() };
+            self.stats.abandoned(batcher.take_dropped());
+            drop(batcher);
             if batch.is_empty() {
                 return;
+            }
+            if is_open {
+                let now_us = self.clock.now_us();
+                let times = Times { asked_at_us: now_us, heard_at_us: now_us };
+                self.hand_out(&batch, Err(Failure::BreakerOpen), times);
+                continue;
             }
             let takes = batch.iter().flat_map(|item| item.takes(&self.policies)).collect();
             let body = callout::encode(&self.policies, takes);
@@ -209,13 +230,18 @@ impl Worker {
 
     /// A callout has come back: sends the next, then hands out the answers.
     pub fn arrived(&self, token: u32, num_headers: usize, body_size: usize) {
+        if self.is_probe(token, num_headers) {
+            return;
+        }
         let Some(sent) = self.batcher.borrow_mut().arrived(token) else { return };
         let heard_at_us = self.clock.now_us();
         let takes = sent.batch.iter().map(|item| item.load().takes).sum();
         let verdicts = callout::verdicts(takes, num_headers, body_size);
-        self.flush();
-        self.note(verdicts.as_ref().err().copied());
         let times = Times { asked_at_us: sent.at_us, heard_at_us };
+        let failure = verdicts.as_ref().err().copied();
+        self.weigh(failure, times);
+        self.flush();
+        self.note(failure);
         self.hand_out(&sent.batch, verdicts.as_deref().map_err(|failure| *failure), times);
         self.upkeep(Vec::new());
     }

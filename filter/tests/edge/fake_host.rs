@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 const OK: u32 = 0;
+const CAS_MISMATCH: u32 = 8;
 const NOT_FOUND: u32 = 1;
 const BAD_ARGUMENT: u32 = 2;
 const INTERNAL_FAILURE: u32 = 10;
@@ -39,6 +40,7 @@ pub struct Reply {
 pub struct Callout {
     pub token: u32,
     pub owner: u32,
+    pub path: String,
     pub body: Vec<u8>,
 }
 
@@ -65,7 +67,13 @@ pub struct Host {
     pub calls: BTreeMap<&'static str, usize>,
     /// The counters, by name. Two of the same name count together.
     pub counters: BTreeMap<String, i64>,
+    /// The data that all workers share, with versions.
+    pub shared: BTreeMap<String, (Vec<u8>, u32)>,
+    versions: u32,
+    /// The gauges, by name.
+    pub gauges: BTreeMap<String, i64>,
     counter_names: BTreeMap<u32, String>,
+    gauge_names: BTreeMap<u32, String>,
     roots: BTreeSet<u32>,
     current: u32,
     effective: u32,
@@ -334,8 +342,8 @@ unsafe extern "C" fn proxy_set_effective_context(id: u32) -> u32 {
 unsafe extern "C" fn proxy_http_call(
     _upstream: *const u8,
     _upstream_size: usize,
-    _headers: *const u8,
-    _headers_size: usize,
+    headers: *const u8,
+    headers_size: usize,
     body: *const u8,
     body_size: usize,
     _trailers: *const u8,
@@ -343,14 +351,52 @@ unsafe extern "C" fn proxy_http_call(
     _timeout: u32,
     token: *mut u32,
 ) -> u32 {
-    let body = unsafe { taken(body, body_size) }.to_vec();
+    let (headers, body) = unsafe { (pairs(taken(headers, headers_size)), taken(body, body_size).to_vec()) };
+    let path = headers.into_iter().find(|(name, _)| name == ":path").expect("a path").1;
     called("http_call", |host| {
         if host.no_endpoints {
             return INTERNAL_FAILURE;
         }
         host.next_id += 1;
         unsafe { *token = host.next_id };
-        host.callouts.push(Callout { token: host.next_id, owner: host.acting(), body });
+        host.callouts.push(Callout { token: host.next_id, owner: host.acting(), path, body });
+        OK
+    })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn proxy_get_shared_data(
+    key: *const u8,
+    key_size: usize,
+    data: *mut *mut u8,
+    size: *mut usize,
+    version: *mut u32,
+) -> u32 {
+    let key = unsafe { text(key, key_size) };
+    match called("get_shared_data", |host| host.shared.get(&key).cloned()) {
+        Some((value, current)) => unsafe {
+            *version = current;
+            give(&value, data, size)
+        },
+        None => NOT_FOUND,
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn proxy_set_shared_data(
+    key: *const u8,
+    key_size: usize,
+    value: *const u8,
+    value_size: usize,
+    version: u32,
+) -> u32 {
+    let (key, value) = unsafe { (text(key, key_size), taken(value, value_size).to_vec()) };
+    called("set_shared_data", |host| {
+        if version != 0 && host.shared.get(&key).is_some_and(|(_, current)| *current != version) {
+            return CAS_MISMATCH;
+        }
+        host.versions += 1;
+        host.shared.insert(key, (value, host.versions));
         OK
     })
 }
@@ -364,12 +410,13 @@ unsafe extern "C" fn proxy_set_tick_period_milliseconds(period: u32) -> u32 {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn proxy_define_metric(_kind: u32, name: *const u8, size: usize, id: *mut u32) -> u32 {
+unsafe extern "C" fn proxy_define_metric(kind: u32, name: *const u8, size: usize, id: *mut u32) -> u32 {
     let name = unsafe { text(name, size) };
     called("define_metric", |host| {
         host.next_id += 1;
         unsafe { *id = host.next_id };
-        host.counter_names.insert(host.next_id, name);
+        let names = if kind == 0 { &mut host.counter_names } else { &mut host.gauge_names };
+        names.insert(host.next_id, name);
         OK
     })
 }
@@ -377,6 +424,10 @@ unsafe extern "C" fn proxy_define_metric(_kind: u32, name: *const u8, size: usiz
 #[unsafe(no_mangle)]
 unsafe extern "C" fn proxy_increment_metric(id: u32, offset: i64) -> u32 {
     called("increment_metric", |host| {
+        if let Some(name) = host.gauge_names.get(&id) {
+            *host.gauges.entry(name.clone()).or_default() += offset;
+            return OK;
+        }
         assert!(offset > 0, "Envoy refuses to add {offset}");
         let name = host.counter_names.get(&id).expect("a counter that was never defined").clone();
         *host.counters.entry(name).or_default() += offset;

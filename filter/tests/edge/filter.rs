@@ -175,6 +175,9 @@ pub fn keys_on_the_way() -> Vec<String> {
 
 /// An answer that decides each take of the oldest callout in turn by `pattern`.
 pub fn decided(pattern: &[bool]) -> CalloutAnswer {
+    if host(|host| host.callouts[0].path != contract::TAKE_PATH) {
+        return Some((marked("200"), b"{}".to_vec()));
+    }
     let verdict = |(take, allowed): (&Take, &bool)| {
         if take.kind == Kind::Lease {
             let bucket =

@@ -11,8 +11,10 @@
 )]
 
 mod answers;
+mod breaker;
 mod fake_host;
 mod filter;
+mod local;
 mod orders;
 mod price;
 mod settling;

@@ -11,6 +11,8 @@ pub enum Failure {
     NoAnswer,
     /// Envoy itself answered the callout with 504: the sidecar's answer did not come in time.
     Timeout,
+    /// Callouts went unanswered, so none is sent until the sidecar has answered a probe.
+    BreakerOpen,
     /// The sidecar's answer broke off.
     Reset,
     /// The sidecar refused the batch.
@@ -35,6 +37,7 @@ impl Failure {
             Self::NotSent => "not_sent",
             Self::NoAnswer => "no_answer",
             Self::Timeout => "timeout",
+            Self::BreakerOpen => "breaker_open",
             Self::Reset => "reset",
             Self::Refused => "refused",
             Self::Unreadable => "unreadable",

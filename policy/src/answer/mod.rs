@@ -3,11 +3,12 @@
 mod denied;
 mod failure;
 mod headers;
+mod local;
 
 use contract::{BucketVerdict, Outcome, Verdict};
 use serde::Serialize;
 
-use crate::{Ask, OnError, Policies, Policy};
+use crate::{Ask, NamedLimit, OnError, Policies, Policy};
 use denied::Filling;
 
 pub use denied::{BadTemplate, Denied, Template, WORDS};
@@ -25,11 +26,22 @@ pub struct Answer {
     /// What was decided and why, as `name=value` words for the access log.
     pub report: String,
     /// Whether it was decided, not merely answered because of a failure.
-    pub decided: bool,
+    pub decided: Decided,
     /// What each of its policies did, by the policy's place in the configuration.
     pub counts: Vec<(usize, Count)>,
     /// For each of its asks, whether the cost was taken.
     pub charged: Vec<bool>,
+}
+
+/// Whether a request was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decided {
+    /// By the limits that all Envoys share.
+    Shared,
+    /// By the buckets of this Envoy alone, for want of the others.
+    Locally,
+    /// It was not.
+    No,
 }
 
 /// What a policy did with a request.
@@ -41,6 +53,10 @@ pub enum Count {
     Denied,
     /// It would have denied it, were it enforced.
     ShadowDenied,
+    /// This Envoy's own bucket allowed it.
+    LocalAllowed,
+    /// This Envoy's own bucket denied it.
+    LocalDenied,
     /// It was not decided.
     Failed,
 }
@@ -93,6 +109,8 @@ enum Source {
     Sidecar,
     DenyCache,
     Lease,
+    /// The buckets of this Envoy, because of a failure.
+    Local(Failure),
 }
 
 /// What each ask of a request got.
@@ -109,12 +127,11 @@ struct Outcomes<'a> {
 impl Policies {
     /// What becomes of the request that asked `asks` and got `verdicts`, one for each of [`Policies::takes`]. `draw`
     /// is any number: it chooses within what is left to chance.
-    #[must_use]
-    pub fn answer(&self, asks: &[Ask], verdicts: &[Verdict], draw: u32) -> Answer {
-        match self.outcomes(asks, verdicts) {
-            Ok(outcomes) => self.compose(asks, outcomes, draw),
-            Err(failure) => self.failed(asks, failure),
-        }
+    ///
+    /// # Errors
+    /// Why these verdicts decide nothing: then [`Policies::local_asks`] says who does.
+    pub fn answer(&self, asks: &[Ask], verdicts: &[Verdict], draw: u32) -> Result<Answer, Failure> {
+        self.outcomes(asks, verdicts).map(|outcomes| self.compose(asks, outcomes, draw))
     }
 
     /// What becomes of the request that asked `asks`, each enforced, of which some are known to be denied: `known` has for
@@ -140,7 +157,7 @@ impl Policies {
                 outcomes.counts.push(None);
                 continue;
             };
-            let allowed = outcomes.hear(ask, policy, own);
+            let allowed = outcomes.hear(ask, policy, &policy.limits, own);
             outcomes.counts.push(Some(if allowed { Count::Allowed } else { Count::Denied }));
         }
         self.compose(asks, outcomes, draw)
@@ -167,15 +184,17 @@ impl Policies {
         };
         let counts = asks.iter().zip(outcomes.counts);
         let counts = counts.filter_map(|(ask, count)| Some((ask.policy, count?))).collect();
-        Answer { denial, headers, report, decided: true, counts, charged: outcomes.charged }
+        let decided =
+            if matches!(outcomes.source, Source::Local(_)) { Decided::Locally } else { Decided::Shared };
+        Answer { denial, headers, report, decided, counts, charged: outcomes.charged }
     }
 
-    /// What becomes of the request that asked `asks` and could not be decided: it is denied where one of its
-    /// enforced policies says so.
+    /// What becomes of the request that asked `asks` and could not be decided, not by this Envoy's own buckets either: it
+    /// is denied unless all of its enforced policies let such requests pass.
     #[must_use]
     pub fn failed(&self, asks: &[Ask], failure: Failure) -> Answer {
         let enforced = asks.iter().filter(|ask| !ask.shadow).filter_map(|ask| self.get(ask));
-        let denying = { enforced }.find(|policy| policy.on_error == OnError::Deny);
+        let denying = { enforced }.find(|policy| policy.on_error != OnError::Allow);
         let why = failure.as_str();
         let (denial, report) = match denying {
             None => (None, format!("decision=failed answer=allow reason={why}")),
@@ -207,7 +226,7 @@ impl Policies {
             None => (None, headers),
         };
         let counts = asks.iter().map(|ask| (ask.policy, Count::Failed)).collect();
-        Answer { denial, headers, report, decided: false, counts, charged: Vec::new() }
+        Answer { denial, headers, report, decided: Decided::No, counts, charged: Vec::new() }
     }
 
     /// What becomes of the upstream's own headers of the same names.
@@ -251,7 +270,7 @@ impl Policies {
                 let policy = self.get(ask).ok_or(Failure::Unreadable)?;
                 let (own, after) = rest.split_at_checked(policy.limits.len()).ok_or(Failure::Unreadable)?;
                 rest = after;
-                let allowed = outcomes.hear(ask, policy, own);
+                let allowed = outcomes.hear(ask, policy, &policy.limits, own);
                 outcomes.counts.push(Some(if allowed { Count::Allowed } else { Count::Denied }));
                 outcomes.charged.push(enforced_allow);
             }
@@ -285,7 +304,12 @@ impl Policies {
             Source::Sidecar => "",
             Source::DenyCache => " source=deny_cache",
             Source::Lease => " source=lease",
+            Source::Local(_) => " source=local",
         });
+        if let Source::Local(failure) = outcomes.source {
+            report.push_str(" failure=");
+            report.push_str(failure.as_str());
+        }
         let in_shadow =
             asks.iter().zip(&outcomes.counts).filter(|(_, count)| **count == Some(Count::ShadowDenied));
         let in_shadow: Vec<&str> =
@@ -351,9 +375,15 @@ impl Policies {
 
 impl<'a> Outcomes<'a> {
     /// Adds how the buckets of an enforced ask stand; whether they allow it.
-    fn hear(&mut self, ask: &Ask, policy: &'a Policy, own: &'a [BucketVerdict]) -> bool {
+    fn hear(
+        &mut self,
+        ask: &Ask,
+        policy: &'a Policy,
+        limits: &'a [NamedLimit],
+        own: &'a [BucketVerdict],
+    ) -> bool {
         let cost_tokens = ask.cost_tokens;
-        let limits = policy.limits.iter().zip(own);
+        let limits = limits.iter().zip(own);
         self.enforced.extend(limits.map(|(limit, bucket)| Heard { policy, limit, bucket, cost_tokens }));
         own.iter().all(|bucket| bucket.outcome == Outcome::Allowed)
     }

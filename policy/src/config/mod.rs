@@ -17,6 +17,7 @@ mod written;
 use serde_json::Value;
 
 pub use error::ConfigError;
+pub use scalar::Rate;
 #[cfg(feature = "schema")]
 pub use schema::schema;
 

@@ -4,7 +4,7 @@ use bucket::{EXACT, Limit};
 use contract::MAX_BUCKETS;
 
 use crate::matcher::{Condition, Test};
-use crate::{Mode, Place, Policies, Policy, Problem, Step};
+use crate::{Mode, OnError, Place, Policies, Policy, Problem, Step};
 
 impl Policies {
     /// Traps: what is allowed, and yet most likely not what its author wants.
@@ -20,7 +20,19 @@ impl Policies {
                  `on_error`: make sure by their conditions that none is governed by so many"
             ),
         });
-        too_many.into_iter().chain(self.policies.iter().flat_map(|policy| policy.warnings())).collect()
+        let unused =
+            self.local_is_written && self.policies.iter().all(|policy| policy.on_error != OnError::Local);
+        let unused = unused.then(|| Problem {
+            place: Place(vec![Step::Field("local".to_owned())]),
+            message:
+                "no policy has `on_error: local`: nothing is decided by it; write that, or leave `local` out"
+                    .to_owned(),
+        });
+        too_many
+            .into_iter()
+            .chain(unused)
+            .chain(self.policies.iter().flat_map(|policy| policy.warnings()))
+            .collect()
     }
 }
 

@@ -1,7 +1,7 @@
 //! What clients and the access log see of a decision.
 
 use contract::{BucketVerdict, FailureReason, Outcome, Verdict};
-use policy::{Answer, Ask, Count, Failure, Policies, UpstreamHeaders};
+use policy::{Answer, Ask, Count, Decided, Failure, Policies, UpstreamHeaders};
 use serde_json::{Value, json};
 
 use crate::sent::read;
@@ -60,7 +60,7 @@ fn denial_lines(answer: &Answer) -> Vec<String> {
 #[test]
 fn the_bucket_nearest_to_denying_speaks_and_all_are_listed() {
     let verdict = Verdict::Allowed(vec![room(), bucket(Outcome::Allowed, 6, Some(0), 200_000)]);
-    let answer = policies().answer(&asks(&[0, 1]), &[verdict], 0);
+    let answer = policies().answer(&asks(&[0, 1]), &[verdict], 0).expect("decided");
     assert_eq!(answer.denial, None);
     assert_eq!(
         lines(&answer.headers),
@@ -82,7 +82,7 @@ fn nearest_is_who_has_room_for_the_fewest_more() {
     let mut asks = asks(&[0, 1]);
     asks[0].cost_tokens = 20;
     let verdict = Verdict::Allowed(vec![room(), bucket(Outcome::Allowed, 6, Some(0), 200_000)]);
-    let answer = policies().answer(&asks, &[verdict], 0);
+    let answer = policies().answer(&asks, &[verdict], 0).expect("decided");
     assert!(answer.report.contains("policy=minute remaining=59"), "two more of 20, against six of 1");
 }
 
@@ -95,7 +95,7 @@ fn windows_are_told_in_whole_seconds() {
         ("1000/day", "\"p\";q=1000;w=86400"),
     ] {
         let policies = policies_with(json!({"policies": [{"name": "p", "key": [], "limit": limit}]}));
-        let answer = policies.answer(&asks(&[0]), &[Verdict::Allowed(vec![room()])], 0);
+        let answer = policies.answer(&asks(&[0]), &[Verdict::Allowed(vec![room()])], 0).expect("decided");
         assert!(
             lines(&answer.headers).contains(&format!("ratelimit-policy: {expected}")),
             "{limit}: {answer:?}"
@@ -109,7 +109,7 @@ fn a_denial_names_its_policies_and_the_wait_that_will_do() {
         bucket(Outcome::Denied, 0, Some(999_999), 60_000_000),
         bucket(Outcome::Denied, 0, Some(100_001), 1_400_000),
     ]);
-    let answer = policies().answer(&asks(&[0, 1]), &[verdict], 0);
+    let answer = policies().answer(&asks(&[0, 1]), &[verdict], 0).expect("decided");
     let denial = answer.denial.clone().expect("denied");
     assert_eq!((denial.status, denial.grpc_status), (429, 8));
     assert_eq!(
@@ -141,7 +141,7 @@ fn only_the_buckets_without_room_are_named() {
         bucket(Outcome::Allowed, 12, Some(0), 48_000_000),
         bucket(Outcome::NeverFits, 7, None, 0),
     ]);
-    let answer = policies().answer(&asks(&[0, 1]), &[verdict], 0);
+    let answer = policies().answer(&asks(&[0, 1]), &[verdict], 0).expect("decided");
     let body: Value = serde_json::from_str(&answer.denial.as_ref().expect("denied").body).expect("JSON");
     assert_eq!(body["violated-policies"], json!(["second"]));
     assert!(!denial_lines(&answer).iter().any(|line| line.starts_with("retry-after")), "no wait will help");
@@ -154,7 +154,8 @@ fn of_several_limits_the_one_that_denies_is_named() {
     let policies = policies_with(json!({"policies": [
         {"name": "p", "key": [], "limits": [{"limit": "10 per second"}, {"limit": "1000 per day"}]},
     ]}));
-    let answer = policies.answer(&asks(&[0]), &[Verdict::Denied(vec![room(), no_room()])], 0);
+    let answer =
+        policies.answer(&asks(&[0]), &[Verdict::Denied(vec![room(), no_room()])], 0).expect("decided");
     assert_eq!(answer.report, "decision=denied policy=p.1d remaining=0 reason=used_up");
     assert_eq!(answer.denial.expect("denied").details, "sluice_denied_p.1d");
     assert_eq!(answer.counts, [(0, Count::Denied)]);
@@ -163,20 +164,20 @@ fn of_several_limits_the_one_that_denies_is_named() {
 #[test]
 fn a_shadow_never_denies_and_is_reported() {
     let verdicts = [Verdict::Allowed(vec![room()]), Verdict::Denied(vec![no_room()])];
-    let answer = policies().answer(&asks(&[0, 2]), &verdicts, 0);
+    let answer = policies().answer(&asks(&[0, 2]), &verdicts, 0).expect("decided");
     assert_eq!(answer.denial, None);
     assert_eq!(answer.report, "decision=allowed policy=minute remaining=59 shadow_denied=tried");
     assert_eq!(answer.counts, [(0, Count::Allowed), (2, Count::ShadowDenied)]);
     assert_eq!(answer.charged, [true, false]);
     assert!(!lines(&answer.headers).concat().contains("tried"), "clients are not told of it");
 
-    let alone = policies().answer(&asks(&[2]), &[Verdict::Denied(vec![no_room()])], 0);
+    let alone = policies().answer(&asks(&[2]), &[Verdict::Denied(vec![no_room()])], 0).expect("decided");
     assert_eq!((alone.denial, lines(&alone.headers)), (None, vec![]));
     assert_eq!(alone.report, "decision=allowed shadow_denied=tried");
 
     // What the enforced policy denied was not taken from the shadow either.
     let verdicts = [Verdict::Denied(vec![no_room()]), Verdict::Allowed(vec![room()])];
-    let answer = policies().answer(&asks(&[0, 2]), &verdicts, 0);
+    let answer = policies().answer(&asks(&[0, 2]), &verdicts, 0).expect("decided");
     assert_eq!(answer.counts, [(0, Count::Denied), (2, Count::Allowed)]);
     assert_eq!(answer.charged, [false, false]);
 }
@@ -184,7 +185,8 @@ fn a_shadow_never_denies_and_is_reported() {
 #[test]
 fn a_shadow_that_fails_denies_nobody() {
     let failed = || Verdict::Failed(FailureReason::StoreFull);
-    let answer = policies().answer(&asks(&[1, 2]), &[Verdict::Allowed(vec![room()]), failed()], 0);
+    let answer =
+        policies().answer(&asks(&[1, 2]), &[Verdict::Allowed(vec![room()]), failed()], 0).expect("decided");
     assert_eq!((answer.denial, &answer.counts[1]), (None, &(2, Count::Failed)));
     let strict = policies_with(json!({"on_error": "deny"}));
     assert_eq!(strict.failed(&asks(&[2]), Failure::Timeout).denial, None);
@@ -194,9 +196,11 @@ fn a_shadow_that_fails_denies_nobody() {
 fn a_failure_denies_only_where_a_policy_says_so() {
     let policies = policies();
     let passed = policies.failed(&asks(&[0]), Failure::Timeout);
-    assert_eq!((passed.denial, passed.headers, passed.decided), (None, vec![], false));
+    assert_eq!((passed.denial, passed.headers, passed.decided), (None, vec![], Decided::No));
     assert_eq!(passed.report, "decision=failed answer=allow reason=timeout");
-    let denied = policies.answer(&asks(&[0, 1]), &[Verdict::Failed(FailureReason::StoreUnavailable)], 0);
+    let failed = policies.answer(&asks(&[0, 1]), &[Verdict::Failed(FailureReason::StoreUnavailable)], 0);
+    assert_eq!(failed, Err(Failure::StoreUnavailable));
+    let denied = policies.failed(&asks(&[0, 1]), Failure::StoreUnavailable);
     let denial = denied.denial.expect("denied");
     assert_eq!((denial.status, denial.details.as_str()), (503, "sluice_failed_store_unavailable"));
     assert_eq!(denied.report, "decision=failed answer=deny reason=store_unavailable policy=second");
@@ -215,7 +219,7 @@ fn an_answer_that_does_not_fit_what_was_asked_is_a_failure() {
     ];
     for verdicts in cases {
         let answer = policies().answer(&asks(&[0, 1]), &verdicts, 0);
-        assert!(answer.report.contains("reason=unreadable"), "{verdicts:?}: {answer:?}");
+        assert_eq!(answer, Err(Failure::Unreadable), "{verdicts:?}");
     }
 }
 
@@ -223,7 +227,7 @@ fn an_answer_that_does_not_fit_what_was_asked_is_a_failure() {
 fn each_header_can_be_switched() {
     let with = |headers: Value| {
         let policies = policies_with(json!({"headers": headers}));
-        let answer = |verdict| policies.answer(&asks(&[0]), &[verdict], 5);
+        let answer = |verdict| policies.answer(&asks(&[0]), &[verdict], 5).expect("decided");
         (
             lines(&answer(Verdict::Allowed(vec![room()])).headers),
             denial_lines(&answer(Verdict::Denied(vec![no_room()]))),
@@ -256,7 +260,7 @@ fn a_denial_can_be_written_by_the_user() {
     });
     let policies =
         policies_with(json!({"denied": own, "headers": {"x_ratelimit": false, "ratelimit": false}}));
-    let answer = policies.answer(&asks(&[0]), &[Verdict::Denied(vec![no_room()])], 0);
+    let answer = policies.answer(&asks(&[0]), &[Verdict::Denied(vec![no_room()])], 0).expect("decided");
     let denial = answer.denial.clone().expect("denied");
     assert_eq!((denial.status, denial.grpc_status), (403, 8));
     assert_eq!(denial.body, "{\"left\": 0, \"after\": 3, \"used\": \"100%\"}");
@@ -265,7 +269,7 @@ fn a_denial_can_be_written_by_the_user() {
         ["content-type: application/json", "x-why: minute: 60 per minute", "retry-after: later"]
     );
     let never = Verdict::Denied(vec![bucket(Outcome::NeverFits, 9, None, 0)]);
-    let body = policies.answer(&asks(&[0]), &[never], 0).denial.expect("denied").body;
+    let body = policies.answer(&asks(&[0]), &[never], 0).expect("decided").denial.expect("denied").body;
     assert_eq!(body, "{\"left\": 9, \"after\": null, \"used\": \"100%\"}");
 }
 
@@ -279,7 +283,11 @@ fn a_policys_own_answer_goes_before_the_filters() {
         ],
     }));
     let denial = |policy| {
-        policies.answer(&asks(&[policy]), &[Verdict::Denied(vec![no_room()])], 0).denial.expect("denied")
+        policies
+            .answer(&asks(&[policy]), &[Verdict::Denied(vec![no_room()])], 0)
+            .expect("decided")
+            .denial
+            .expect("denied")
     };
     assert_eq!((denial(0).status, denial(0).body.starts_with("{\"type\"")), (420, true), "as a whole");
     assert_eq!((denial(1).status, denial(1).body.as_str()), (429, "all"));

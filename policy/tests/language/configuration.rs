@@ -122,7 +122,7 @@ fn a_mistake_is_told_with_its_place_what_was_found_and_what_is_right() {
         (
             "/on_error",
             json!("alow"),
-            "on_error: found `alow`; expected `allow` or `deny`; did you mean `allow`?",
+            "on_error: found `alow`; expected one of `allow`, `deny`, `local`; did you mean `allow`?",
         ),
         ("/sidecar/timeout", json!("900us"), "sidecar.timeout: found 900us; it must be between 1ms and 1m"),
         (

@@ -6,6 +6,7 @@ mod configuration;
 mod costs;
 mod found;
 mod keys;
+mod local;
 mod modes;
 mod routes;
 mod sent;

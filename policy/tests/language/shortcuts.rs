@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use contract::{BucketVerdict, Kind, LeaseTerms, Leased, Outcome};
-use policy::{Ask, Count, Lease};
+use policy::{Ask, Count, Decided, Lease};
 use serde_json::{Value, json};
 
 use crate::sent::{one, policies, read};
@@ -159,7 +159,7 @@ fn what_a_lease_pays_for_is_charged_and_told() {
         full_after_us: 19_000_000,
     };
     let answer = policies.leased(&asks, &[Some(vec![bucket])], 0);
-    assert!(answer.denial.is_none() && answer.decided);
+    assert!(answer.denial.is_none() && answer.decided == Decided::Shared);
     assert_eq!(answer.report, "decision=allowed policy=all remaining=41 source=lease");
     assert_eq!((answer.counts, answer.charged), (vec![(0, Count::Allowed)], vec![true]));
 }

@@ -77,7 +77,7 @@ fn named(name: String, rate: Rate, burst: Option<Whole>, spot: &Spot<'_>) -> Opt
     let limit = limit.ok()?;
     // What is shown is what was written, not its lowest terms.
     let text = format!("{} per {}", rate.tokens, long(rate.period_us));
-    Some(NamedLimit { item: policy_item(&name, rate.tokens, rate.period_us), name, limit, text })
+    Some(NamedLimit { item: policy_item(&name, rate.tokens, rate.period_us), name, limit, text, rate })
 }
 
 /// Units of time and their names, longest first.

@@ -5,6 +5,7 @@ mod condition;
 mod key;
 mod lease;
 mod limit;
+mod local;
 mod name;
 mod policy;
 mod route;
@@ -25,6 +26,7 @@ use crate::index::Index;
 use crate::key::HashSecret;
 use crate::matcher::Condition;
 use crate::route::Memo;
+use crate::share::Share;
 use crate::{DenyCache, Mode, OnError, Policies, Policy, Problem, Sidecar};
 
 pub use route::route;
@@ -53,6 +55,7 @@ const MAX_DENY_ENTRIES: u64 = 100_000;
 struct Defaults {
     mode: Mode,
     on_error: OnError,
+    local_share: Share,
     denied: Option<Arc<Denied>>,
     secret: Option<HashSecret>,
     regexes: Regexes,
@@ -77,9 +80,13 @@ fn whole(value: Value, root: &Spot<'_>) -> Option<Policies> {
     if let Some(domain) = &domain {
         name::of_limit(domain, &spot("domain"));
     }
+    let local_is_written = !written.local.is_absent();
+    let local = written.local.read(&spot("local")).unwrap_or_default();
+    let (local, local_share) = local::local(&local, &spot("local"));
     let defaults = Defaults {
         mode: mode(written.mode.read(&spot("mode")).unwrap_or_default()),
         on_error: on_error(written.on_error.read(&spot("on_error")).unwrap_or_default()),
+        local_share,
         denied: written
             .denied
             .read(&spot("denied"))
@@ -127,6 +134,8 @@ fn whole(value: Value, root: &Spot<'_>) -> Option<Policies> {
     Some(Policies {
         sidecar: sidecar?,
         deny_cache,
+        local,
+        local_is_written,
         domain,
         skip,
         headers,
@@ -189,6 +198,7 @@ const fn on_error(written: WrittenOnError) -> OnError {
     match written {
         WrittenOnError::Allow => OnError::Allow,
         WrittenOnError::Deny => OnError::Deny,
+        WrittenOnError::Local => OnError::Local,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Defaults, answer, condition, key, lease, limit, mode, name, on_error};
+use super::{Defaults, answer, condition, key, lease, limit, local, mode, name, on_error};
 use crate::config::scalar::Percent;
 use crate::config::spot::Spot;
 use crate::config::written::{WrittenMissing, WrittenPolicy};
@@ -41,6 +41,10 @@ pub fn policy(written: WrittenPolicy, place: usize, spot: &Spot<'_>, defaults: &
     let own_on_error = written.on_error.read(&spot.field("on_error"));
     let limits = limit::WrittenLimits { limit: written.limit, burst: written.burst, limits: written.limits };
     let limits = limit::limits(&written.name, limits, spot);
+    let on_error = own_on_error.map_or(defaults.on_error, on_error);
+    let local = written.local.read(&spot.field("local"));
+    let local =
+        local::limits(local, on_error, defaults.local_share, limits.as_deref().unwrap_or_default(), spot);
     Some(Policy {
         place,
         condition: condition.unwrap_or(Condition::All(Vec::new())),
@@ -55,7 +59,8 @@ pub fn policy(written: WrittenPolicy, place: usize, spot: &Spot<'_>, defaults: &
         mode: own_mode,
         enforced: percent.map_or(Share::WHOLE, |Percent(share)| share),
         only_if_chosen: written.only_if_chosen.read(&spot.field("only_if_chosen")).unwrap_or_default(),
-        on_error: own_on_error.map_or(defaults.on_error, on_error),
+        on_error,
+        local,
         denied: written
             .denied
             .read(&denied)

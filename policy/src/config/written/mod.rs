@@ -6,6 +6,7 @@ mod key;
 mod later;
 mod lease;
 mod limit;
+mod local;
 mod route;
 
 use std::fmt;
@@ -24,6 +25,7 @@ pub use key::{
 pub use later::Later;
 pub use lease::{WrittenLease, WrittenLeaseFields, WrittenLeaseTokens};
 pub use limit::{WrittenCost, WrittenHeaderCost, WrittenLimit, WrittenSettle};
+pub use local::{WrittenLocal, WrittenPolicyLocal};
 pub use route::WrittenRoute;
 
 /// The configuration of a Sluice filter.
@@ -40,6 +42,9 @@ pub struct Written {
     /// What a request gets that could not be decided, where its policy says nothing else.
     #[serde(default)]
     pub on_error: Later<WrittenOnError>,
+    /// The filter's own buckets, which decide where `on_error` is `local`.
+    #[serde(default)]
+    pub local: Later<WrittenLocal>,
     /// Whether policies are enforced, where they say nothing else.
     #[serde(default)]
     pub mode: Later<WrittenMode>,
@@ -95,13 +100,15 @@ pub struct WrittenDenyCache {
 /// What becomes of a request that could not be decided.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case", expecting = "`allow` or `deny`")]
+#[serde(rename_all = "snake_case", expecting = "`allow`, `deny` or `local`")]
 pub enum WrittenOnError {
     /// It passes.
     #[default]
     Allow,
     /// It is answered with 503.
     Deny,
+    /// A bucket of this Envoy's own decides, at a share of the limit.
+    Local,
 }
 
 /// Whether a policy denies.
@@ -173,6 +180,9 @@ pub struct WrittenPolicy {
     /// What a request gets that could not be decided.
     #[serde(default)]
     pub on_error: Later<WrittenOnError>,
+    /// How it is decided where its `on_error` is `local`.
+    #[serde(default)]
+    pub local: Later<WrittenPolicyLocal>,
     /// What a request is answered that this policy denies.
     #[serde(default)]
     pub denied: Later<WrittenDenied>,
