@@ -398,7 +398,29 @@ fn check_name(name: &str, place: impl FnOnce() -> String) -> Result<(), InvalidB
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Names and keys of the characters that mean something in a bucket's name, so that what could be confused is.
+    fn parts() -> impl Strategy<Value = [String; 3]> {
+        let name = "[a-c._-]{1,3}";
+        (name, name, "[a-c/{}:.\\n\\x00é]{0,6}").prop_map(|(domain, policy, key)| [domain, policy, key])
+    }
+
+    proptest! {
+        #[test]
+        fn one_name_is_one_bucket(one in parts(), other in parts()) {
+            prop_assert!(one[..2].iter().all(|name| contract::is_name(name)));
+            let name = |[domain, policy, key]: &[String; 3]| bucket_key(domain, policy, key);
+            prop_assert_eq!(name(&one) == name(&other), one == other);
+            // And what follows the prefix says all three again, whatever the key holds.
+            let name = name(&one);
+            let (domain, rest) = name["sluice:1:".len()..].split_once('/').expect("a domain");
+            let (policy, key) = rest.split_once("/{").expect("a policy");
+            prop_assert_eq!([domain, policy, key.strip_suffix('}').expect("an end")], one.each_ref().map(String::as_str));
+        }
+    }
 
     #[test]
     fn different_buckets_have_different_names() {

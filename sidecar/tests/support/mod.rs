@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file is a crate of its own and uses a part of this")]
 
 pub mod arbitrary;
+pub mod certificates;
 pub mod model;
 pub mod running;
 pub mod trial;
@@ -15,7 +16,7 @@ use std::{
 };
 
 /// How long an event is waited for before the test fails: far longer than it takes on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(20);
+pub const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A Redis of the test's own, ended when dropped.
 pub struct RedisServer {

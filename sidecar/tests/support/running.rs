@@ -11,7 +11,7 @@ use super::DEADLINE;
 /// A sidecar that runs, and its log. It is ended when this is dropped.
 pub struct Running {
     pub child: Child,
-    log: BufReader<ChildStderr>,
+    log: Option<BufReader<ChildStderr>>,
     pub address: String,
     /// Where operators ask.
     pub admin: String,
@@ -32,13 +32,18 @@ impl Running {
     pub fn start_in(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_sluice"))
             .env_clear()
-            .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--log-format", "json"])
+            .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
+            .args(if arguments.contains(&"--admin-listen") {
+                &[][..]
+            } else {
+                &["--admin-listen", "127.0.0.1:0"]
+            })
             .args(arguments)
             .envs(environment.iter().copied())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program runs");
-        let log = BufReader::new(child.stderr.take().expect("piped"));
+        let log = child.stderr.take().map(BufReader::new);
         let mut running = Self { child, log, address: String::new(), admin: String::new() };
         running.admin = running.wait_for_address("operators may ask");
         running.address = running.wait_for_address("listening");
@@ -55,9 +60,15 @@ impl Running {
         let mut line = String::new();
         while !line.contains(words) {
             line.clear();
-            assert!(self.log.read_line(&mut line).expect("a line") > 0, "it ended before {words:?}");
+            let log = self.log.as_mut().expect("the log was not given away");
+            assert!(log.read_line(&mut line).expect("a line") > 0, "it ended before {words:?}");
         }
         line
+    }
+
+    /// What is logged from here on, for a thread that reads it.
+    pub fn take_log(&mut self) -> BufReader<ChildStderr> {
+        self.log.take().expect("the log was not given away")
     }
 
     /// Its exit code, once it has ended.
