@@ -101,20 +101,7 @@ impl Redis {
 
     /// Runs one command on a connection of its own; an error that Redis answers is an error.
     pub fn command(&self, words: &[&str]) -> Result<Reply> {
-        let outcome = self.command_io(words).map_err(Error::io(format!("ask {} {words:?}", self.url())))?;
-        outcome.map_err(|detail| Error::Answer { from: format!("{} to {words:?}", self.url()), detail })
-    }
-
-    fn command_io(&self, words: &[&str]) -> io::Result<Result<Reply, String>> {
-        let mut stream = TcpStream::connect_timeout(&self.addr, BOUND)?;
-        stream.set_read_timeout(Some(BOUND))?;
-        stream.set_write_timeout(Some(BOUND))?;
-        let mut request = format!("*{}\r\n", words.len());
-        for word in words {
-            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
-        }
-        stream.write_all(request.as_bytes())?;
-        read_reply(&mut BufReader::new(stream))
+        ask(self.addr, words)
     }
 
     fn wait_until_ready(&self) -> Result<()> {
@@ -124,6 +111,24 @@ impl Redis {
             Ok(self.command(&["PING"]).ok().filter(|reply| *reply == Reply::Text("PONG".into())).map(|_| ()))
         })
     }
+}
+
+/// Runs one command on a connection of its own.
+pub(crate) fn ask(addr: SocketAddr, words: &[&str]) -> Result<Reply> {
+    let outcome = ask_io(addr, words).map_err(Error::io(format!("ask redis://{addr} {words:?}")))?;
+    outcome.map_err(|detail| Error::Answer { from: format!("redis://{addr} to {words:?}"), detail })
+}
+
+fn ask_io(addr: SocketAddr, words: &[&str]) -> io::Result<Result<Reply, String>> {
+    let mut stream = TcpStream::connect_timeout(&addr, BOUND)?;
+    stream.set_read_timeout(Some(BOUND))?;
+    stream.set_write_timeout(Some(BOUND))?;
+    let mut request = format!("*{}\r\n", words.len());
+    for word in words {
+        request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+    }
+    stream.write_all(request.as_bytes())?;
+    read_reply(&mut BufReader::new(stream))
 }
 
 fn spawn(

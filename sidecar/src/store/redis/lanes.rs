@@ -71,6 +71,12 @@ impl Lanes {
         }
     }
 
+    /// Drops what nobody waits for any more.
+    pub(super) fn forget_given_up(&mut self) {
+        self.alone.forget_given_up();
+        self.lines.values_mut().for_each(|line| line.waiting.forget_given_up());
+    }
+
     /// Any job that waits.
     pub(super) fn pop(&mut self) -> Option<Job> {
         if let Some(job) = self.alone.pop() {

@@ -36,8 +36,8 @@ pub(super) struct Link {
 /// Why there is no link.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
-    #[error("no connection within {0:?}")]
-    Timeout(Duration),
+    #[error("no connection within {within:?}{}", if *.tls { "; perhaps it does not speak TLS at this port" } else { "" })]
+    Timeout { within: Duration, tls: bool },
     #[error(transparent)]
     Dial(#[from] DialError),
     #[error("it is version {0}; sluice needs Redis 6.2 or later, or any Valkey")]
@@ -89,7 +89,7 @@ impl Link {
     pub(super) async fn connect(address: &RedisAddress, timeouts: Timeouts) -> Result<Self, ConnectError> {
         tokio::time::timeout(timeouts.connect, Self::connect_unbounded(address, timeouts))
             .await
-            .map_err(|_| ConnectError::Timeout(timeouts.connect))?
+            .map_err(|_| ConnectError::Timeout { within: timeouts.connect, tls: address.has_tls() })?
     }
 
     async fn connect_unbounded(address: &RedisAddress, timeouts: Timeouts) -> Result<Self, ConnectError> {

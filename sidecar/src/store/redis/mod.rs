@@ -19,7 +19,7 @@ mod worker;
 use std::{sync::Arc, time::Duration};
 
 use contract::{FailureReason, MAX_BUCKETS};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
 pub use address::{InvalidAddress, RedisAddress};
 use fault::Fault;
@@ -70,6 +70,8 @@ pub struct RedisStore {
     jobs: mpsc::UnboundedSender<Job>,
     /// Bounds what waits, so that the channel need not.
     places: Arc<Semaphore>,
+    /// Told when somebody waits no more: what nobody waits for gives its place to others.
+    given_up: Arc<Notify>,
     remembered: Arc<Remembered>,
     link: watch::Receiver<LinkState>,
     /// Which Redis, as it is told.
@@ -100,11 +102,12 @@ impl RedisStore {
         let remembered = Arc::new(Remembered::new(asking.deny_cache));
         let told = address.to_string();
         let worker = worker::Worker::new(address, asking, waiting, state, Arc::clone(&remembered));
+        let given_up = worker.given_up();
         tokio::spawn(worker.work());
         // An error means that the worker is gone, which the first take then tells.
         let _ = link.wait_for(|state| *state != LinkState::Starting).await;
         let places = Arc::new(Semaphore::new(WAITING_BUCKETS));
-        Self { jobs, places, remembered, link, address: told, timeouts, clock: Clock::start() }
+        Self { jobs, places, given_up, remembered, link, address: told, timeouts, clock: Clock::start() }
     }
 
     /// Decides a batch, or fails it within [`Timeouts::answer`]. What is known to be denied is denied at once.
@@ -124,6 +127,9 @@ impl RedisStore {
         let job = Job::new(Lane::Any, batch, answer, Arc::new(place));
         self.jobs.send(job).map_err(|_| Overloaded)?;
         let answered = tokio::time::timeout(self.timeouts.answer, answered).await;
+        if answered.is_err() {
+            self.given_up.notify_one();
+        }
         Ok(match answered {
             Ok(Ok(outcome)) => outcome.into_answer(takes, || self.clock.now_us()),
             Ok(Err(_)) | Err(_) => {

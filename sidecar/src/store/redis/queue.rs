@@ -161,6 +161,11 @@ impl Queue {
         self.0.pop_front()
     }
 
+    /// Drops what nobody waits for any more, whose places others may have.
+    pub(super) fn forget_given_up(&mut self) {
+        self.0.retain(|job| !job.is_given_up());
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

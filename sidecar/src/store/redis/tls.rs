@@ -211,6 +211,11 @@ fn rustls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Erro
         if let Some(found) = within.and_then(|within| rustls_error(within)) {
             return Some(found);
         }
+        // The redis crate shares the errors that it wraps.
+        let shared = error.downcast_ref::<Arc<dyn Error + Send + Sync>>();
+        if let Some(found) = shared.and_then(|shared| rustls_error(&**shared)) {
+            return Some(found);
+        }
         next = error.source();
     }
     None

@@ -5,7 +5,7 @@
 use std::{future::pending, pin::Pin, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
 };
@@ -38,6 +38,8 @@ pub(super) struct Worker {
     timeouts: Timeouts,
     in_flight: usize,
     arrivals: mpsc::UnboundedReceiver<Job>,
+    /// Told when somebody waits no more.
+    given_up: Arc<Notify>,
     queue: Lanes,
     state: watch::Sender<LinkState>,
     remembered: Arc<Remembered>,
@@ -72,6 +74,7 @@ impl Worker {
             timeouts: asking.timeouts,
             in_flight: IN_FLIGHT,
             arrivals,
+            given_up: Arc::default(),
             queue: Lanes::new(asking.in_flight),
             state,
             remembered,
@@ -79,6 +82,11 @@ impl Worker {
             closed_since: None,
             patient_until: Instant::now() + asking.timeouts.answer,
         }
+    }
+
+    /// To be told whenever somebody waits no more for a job that was handed in.
+    pub(super) fn given_up(&self) -> Arc<Notify> {
+        Arc::clone(&self.given_up)
     }
 
     /// Keeps a link and serves jobs over it until the store is dropped.
@@ -113,6 +121,7 @@ impl Worker {
                 tokio::select! {
                     biased;
                     connected = &mut attempt => break connected,
+                    () = self.given_up.notified() => self.forget_given_up(),
                     job = next_job(&mut self.queue, &mut self.arrivals, Some(self.patient_until)) => drop(job?),
                 }
             };
@@ -192,6 +201,10 @@ impl Worker {
                 primary = &mut moved => {
                     return Ended::Lost(format!("the Sentinels name {} as the primary", primary.endpoint));
                 }
+                () = self.given_up.notified() => {
+                    self.forget_given_up();
+                    continue;
+                }
                 () = sleep_until(idle_at), if sends && flying.is_empty() && probe.is_none() => {
                     probe = self.probe(link, Some(Step::Probe(Duration::ZERO)));
                     continue;
@@ -214,6 +227,14 @@ impl Worker {
                 probe = self.probe(link, step);
             }
         }
+    }
+
+    /// What nobody waits for any more holds places that others may have.
+    fn forget_given_up(&mut self) {
+        while let Ok(job) = self.arrivals.try_recv() {
+            self.queue.push(job);
+        }
+        self.queue.forget_given_up();
     }
 
     fn probe(&self, link: &Link, step: Option<Step>) -> Option<Probe> {

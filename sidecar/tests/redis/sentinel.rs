@@ -1,0 +1,111 @@
+//! A real primary, its replica and three Sentinels: whoever is the primary is found, and nobody else is asked.
+
+use std::time::{Duration, Instant};
+
+use contract::Verdict;
+use fleet::{Redis, RunDir, Sentinels};
+use sluice::store::redis::{RedisStore, Timeouts};
+
+use super::{address, program, remaining, take, until, until_said};
+
+/// As the program has them where nothing else is said, with room for a machine that is busy.
+const TIMEOUTS: Timeouts = Timeouts { answer: Duration::from_millis(200), connect: Duration::from_secs(1) };
+
+async fn start() -> (Sentinels, RedisStore, RunDir) {
+    let run = RunDir::new().expect("a directory");
+    let sentinels = Sentinels::start(&program(), &run).expect("started");
+    let store = RedisStore::start(address(&sentinels.url()), TIMEOUTS).await;
+    assert_eq!(store.ready(), Ok(()));
+    assert_eq!(remaining(&store, "before").await, Some(999_999));
+    (sentinels, store, run)
+}
+
+/// How often somebody ran the script on it; nothing where it does not answer.
+fn runs(redis: &Redis) -> Option<u64> {
+    let stats = redis.command(&["INFO", "commandstats"]).ok()?.to_string();
+    let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="))?;
+    line.split(',').next()?.parse().ok()
+}
+
+/// Takes until one is decided by the second Redis; how long that took since `started`.
+async fn until_moved(sentinels: &Sentinels, store: &RedisStore, started: Instant) -> Duration {
+    let mut longest = Duration::ZERO;
+    loop {
+        let asked = Instant::now();
+        let verdict = take(store, "moving").await;
+        longest = longest.max(asked.elapsed());
+        if matches!(verdict, Verdict::Allowed(_))
+            && runs(&sentinels.redises()[1]).is_some_and(|runs| runs > 0)
+        {
+            println!(
+                "decided by the new primary {:?} after the old one ended, no request waited longer than {longest:?}",
+                started.elapsed()
+            );
+            return longest;
+        }
+        assert!(
+            started.elapsed() < Duration::from_secs(60),
+            "waited 60 s for the new primary: {:?}",
+            store.ready()
+        );
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_primary_that_dies_is_replaced_by_the_one_that_is_promoted() {
+    let (sentinels, store, _run) = start().await;
+    sentinels.redises()[0].process().kill();
+    until_moved(&sentinels, &store, Instant::now()).await;
+    until("the Sentinels to name it", || sentinels.primary() == Some(1)).await;
+    assert_eq!(store.ready(), Ok(()));
+}
+
+#[tokio::test]
+async fn a_primary_that_is_demoted_is_left() {
+    let (sentinels, store, _run) = start().await;
+    let started = Instant::now();
+    sentinels.fail_over().expect("promoted");
+    until_moved(&sentinels, &store, started).await;
+    until("the store to be ready", || store.ready().is_ok()).await;
+    assert!(remaining(&store, "after").await.is_some());
+}
+
+#[tokio::test]
+async fn an_old_primary_that_was_frozen_is_not_asked_again() {
+    let (sentinels, store, _run) = start().await;
+    let old = &sentinels.redises()[0];
+    let before = runs(old).expect("it answers");
+    old.process().freeze();
+    until_moved(&sentinels, &store, Instant::now()).await;
+    old.process().thaw();
+    // Until the Sentinels have made a replica of it, it takes itself for the primary and would take writes.
+    let mut asked = 0;
+    until("it to be made a replica", || {
+        asked += 1;
+        old.command(&["ROLE"]).is_ok_and(|role| role.to_string().starts_with("slave"))
+    })
+    .await;
+    for _ in 0..100 {
+        assert!(remaining(&store, "after").await.is_some());
+    }
+    // What had been sent before it was frozen may be heard by it when it goes on: a run that was late, and one probe.
+    let heard = runs(old).expect("it answers") - before;
+    assert!(heard <= 4, "the old primary was asked {heard} times");
+    assert_eq!(store.ready(), Ok(()));
+}
+
+#[tokio::test]
+async fn no_sentinel_and_one_that_answers() {
+    let (sentinels, store, _run) = start().await;
+    sentinels.sentinel(0).kill();
+    sentinels.sentinel(1).kill();
+    let other = RedisStore::start(address(&sentinels.url()), TIMEOUTS).await;
+    assert_eq!(other.ready(), Ok(()), "one is enough to find the primary");
+    sentinels.sentinel(2).kill();
+    assert!(remaining(&store, "a").await.is_some(), "a link that works needs no Sentinel");
+    let late = RedisStore::start(address(&sentinels.url()), TIMEOUTS).await;
+    until_said(&late, "no Sentinel tells where the primary \"main\" is").await;
+    let unknown = sentinels.url().replace("/main", "/other");
+    assert!(RedisStore::start(address(&unknown), TIMEOUTS).await.ready().is_err());
+}
