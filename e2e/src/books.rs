@@ -15,7 +15,7 @@ pub struct Books {
     pub allowed: u64,
     /// Requests that were answered with 429.
     pub denied: u64,
-    /// Requests that could not be decided, whatever became of them.
+    /// Requests that the shared limits could not decide, whatever became of them.
     pub failed: u64,
     /// Requests whose clients left before they were sent.
     pub abandoned: u64,
@@ -47,6 +47,7 @@ impl Books {
             books.allowed += sluice("allowed");
             books.denied += sluice("denied");
             books.failed += sluice("failed_allowed") + sluice("failed_denied");
+            books.failed += sluice("local_allowed") + sluice("local_denied");
             books.abandoned += sluice("abandoned");
             books.left += sluice("left");
             books.remembered += sluice("deny_cache_hits");

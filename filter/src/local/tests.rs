@@ -58,6 +58,21 @@ impl Memory {
     }
 }
 
+/// The same, where others often have their way between a look and the next write.
+struct Contended<'a>(&'a Memory);
+
+impl Shared for Contended<'_> {
+    fn get(&self, name: &str) -> Result<Option<(Vec<u8>, u32)>, Unshared> {
+        let value = self.0.get(name);
+        thread::yield_now();
+        value
+    }
+
+    fn swap(&self, name: &str, value: &[u8], version: u32) -> Result<bool, Unshared> {
+        self.0.swap(name, value, version)
+    }
+}
+
 /// The same, where another worker has its way between a look and the next write.
 struct Meddled<'a> {
     memory: &'a Memory,
@@ -294,7 +309,7 @@ fn threads_take_exactly_what_there_is() {
                 let (policies, table) = (policies(list.clone()), Table::new("default", 64));
                 for _ in 0..BURST {
                     let asks = [ask(0, "", 1), ask(1, "", 1)];
-                    let decided = decide_of(&table, &memory, &policies, &asks, START_US);
+                    let decided = decide_of(&table, &Contended(&memory), &policies, &asks, START_US);
                     passed.fetch_add(
                         u64::from(decided.is_ok_and(|decision| allowed(&decision))),
                         Ordering::Relaxed,

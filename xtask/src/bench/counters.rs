@@ -19,7 +19,10 @@ impl Counters {
         let stats = envoy.stats("")?;
         let of = |name: &str| stats.get(name).copied().unwrap_or_default();
         Ok(Self {
-            failed: of("wasmcustom.sluice.failed_allowed") + of("wasmcustom.sluice.failed_denied"),
+            failed: ["failed_allowed", "failed_denied", "local_allowed", "local_denied"]
+                .iter()
+                .map(|name| of(&format!("wasmcustom.sluice.{name}")))
+                .sum(),
             server_errors: of("http.ingress.downstream_rq_5xx"),
             lease_hits: of("wasmcustom.sluice.lease_hits"),
         })
