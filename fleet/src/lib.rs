@@ -14,6 +14,7 @@
 //! ```
 
 pub mod artifacts;
+mod cluster;
 pub mod config;
 mod echo;
 mod envoy;
@@ -38,6 +39,7 @@ mod whole;
 pub mod windows;
 mod wire;
 
+pub use cluster::{Cluster, SLOTS};
 pub use config::{Config, Endpoint};
 pub use echo::EchoUpstream;
 pub use envoy::{Envoy, EnvoyBuilder, Validation};

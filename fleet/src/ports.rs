@@ -22,13 +22,21 @@ const TRIES: u32 = 1_000;
 /// connection could have the port by the time a child wants it, and a client that knocks at a child which is
 /// just restarting could even be connected to itself.
 pub fn free_port() -> Result<u16> {
+    free_port_and(&[])
+}
+
+/// A port of 127.0.0.1 that nobody listens on, and neither on those that lie so much above it.
+pub(crate) fn free_port_and(above: &[u16]) -> Result<u16> {
     let mut given = GIVEN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let span = u64::from(first_outgoing_port().saturating_sub(LOWEST).max(1));
+    let highest = first_outgoing_port().saturating_sub(above.iter().copied().max().unwrap_or(0));
+    let span = u64::from(highest.saturating_sub(LOWEST).max(1));
     let mut seed = now_ns() ^ u64::from(std::process::id()) << 32;
     for _ in 0..TRIES {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let port = LOWEST + u16::try_from((seed >> 33) % span).unwrap_or_default();
-        if is_free(port) && given.insert(port) {
+        let ports = || std::iter::once(0).chain(above.iter().copied()).map(|above| port + above);
+        if ports().all(|port| is_free(port) && !given.contains(&port)) {
+            given.extend(ports());
             return Ok(port);
         }
     }

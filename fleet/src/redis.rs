@@ -42,11 +42,21 @@ pub enum Reply {
 impl Redis {
     /// Starts it with further arguments, such as `["--maxmemory", "4mb"]`, and waits until it answers.
     pub fn start(program: &Path, run: &RunDir, args: &[&str]) -> Result<Self> {
+        Self::start_at(program, run, args, free_port)
+    }
+
+    /// Likewise, on a port of which more is asked than that nobody listens on it.
+    pub(crate) fn start_at(
+        program: &Path,
+        run: &RunDir,
+        args: &[&str],
+        port: fn() -> Result<u16>,
+    ) -> Result<Self> {
         let name = run.name("redis");
         let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
         let mut start = 1;
         loop {
-            let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+            let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port()?));
             let socket = run.socket(&name);
             let process = spawn(program, &name, addr, &socket, &args, run)?;
             let (program, args, run) = (program.to_owned(), args.clone(), run.clone());

@@ -13,7 +13,7 @@ use crate::command::Command;
 use crate::http::{Limits, admin::Guard, tls::TlsFiles};
 use crate::store::{
     denials::DenyCache,
-    redis::{Asking, RedisAddress, Timeouts},
+    redis::{Asking, RedisAddress, Timeouts, cluster::ClusterAddress},
 };
 
 mod redis;
@@ -27,6 +27,7 @@ const AFTER_HELP: &str = "\
 Examples:
   sluice                                          one machine, nothing installed
   sluice --redis-url redis://redis.internal       many sidecars, one truth
+  sluice --redis-url redis+cluster://n1,n2,n3     the same on a Redis Cluster
   sluice --listen unix:/run/sluice/sluice.sock    for an Envoy on the same host
   sluice health                                   is it ready? for containers, which have no curl
   sluice check envoy.yaml                         what is wrong with the limits in it
@@ -100,7 +101,8 @@ pub struct Args {
     pub socket_mode: String,
 
     /// The Redis that keeps the buckets: redis://[user:password@]host[:port][/database], rediss:// for TLS,
-    /// redis+unix:///PATH, or redis+sentinel://[user:password@]host[:port],…/PRIMARY[/database]
+    /// redis+unix:///PATH, redis+sentinel://[user:password@]host[:port],…/PRIMARY[/database], or some nodes of a Redis
+    /// Cluster: redis+cluster://[user:password@]host[:port],…
     #[arg(long, env = "REDIS_URL", value_name = "URL", hide_env_values = true)]
     pub redis_url: Option<String>,
 
@@ -212,6 +214,13 @@ pub enum StoreConfig {
         /// How it is asked.
         asking: Asking,
     },
+    /// In a Redis Cluster.
+    Cluster {
+        /// Which.
+        address: ClusterAddress,
+        /// How each of its nodes is asked.
+        asking: Asking,
+    },
 }
 
 /// Where to listen.
@@ -297,6 +306,10 @@ impl TryFrom<Args> for Config {
         let max_buckets =
             number("--memory-max-buckets", "SLUICE_MEMORY_MAX_BUCKETS", &args.memory_max_buckets)?;
         let store = match args.redis_url {
+            Some(url) if ClusterAddress::is_meant(&url) => StoreConfig::Cluster {
+                address: args.redis.cluster(&url)?,
+                asking: Asking { timeouts, deny_cache, in_flight },
+            },
             Some(url) => StoreConfig::Redis {
                 address: args.redis.address(&url)?,
                 asking: Asking { timeouts, deny_cache, in_flight },
@@ -492,7 +505,7 @@ mod tests {
         let args = [&["sluice", "--redis-url", "redis://127.0.0.1"], flags].concat();
         match Config::try_from(Args::parse_from(args))?.store {
             StoreConfig::Redis { asking, .. } => Ok(asking),
-            StoreConfig::Memory { .. } => panic!("it has a Redis"),
+            other => panic!("it has a Redis, and not {other:?}"),
         }
     }
 

@@ -14,7 +14,10 @@ use sluice::{
         serve::{Door, serve},
         tls::{self, TlsError},
     },
-    store::{Store, redis::RedisStore},
+    store::{
+        Store,
+        redis::{RedisStore, cluster::ClusterStore},
+    },
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
@@ -202,6 +205,10 @@ async fn open_store(config: StoreConfig) -> Store {
         StoreConfig::Redis { address, asking } => {
             info!(redis = %address, "buckets are kept in Redis: limits hold for all sidecars that share it");
             Store::Redis(RedisStore::start(address, asking).await)
+        }
+        StoreConfig::Cluster { address, asking } => {
+            info!(redis = %address, "buckets are kept in a Redis Cluster: limits hold for all sidecars that share it");
+            Store::Cluster(ClusterStore::start(address, asking).await)
         }
     }
 }

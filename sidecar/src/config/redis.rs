@@ -3,7 +3,7 @@
 use std::{env, path::PathBuf};
 
 use super::{InvalidConfig, Secret};
-use crate::store::redis::{InvalidTls, RedisAddress, TlsFiles};
+use crate::store::redis::{InvalidTls, RedisAddress, TlsFiles, cluster::ClusterAddress};
 
 /// What is said of a Redis besides its URL.
 #[derive(Clone, Debug, clap::Args)]
@@ -43,13 +43,32 @@ fn secret(variable: &str) -> Option<Secret> {
 impl RedisArgs {
     /// Files are read once here, so that a mistake is told at the start.
     pub(super) fn address(self, url: &str) -> Result<RedisAddress, InvalidConfig> {
-        let mut address = RedisAddress::parse(url).map_err(|error| InvalidConfig {
+        let address = RedisAddress::parse(url).map_err(|error| InvalidConfig {
             flag: "--redis-url",
             variable: "REDIS_URL",
             found: format!("the URL cannot be used: {error}"),
-            mend: "Write redis://[user:password@]host[:port][/database], rediss:// for TLS, redis+unix:///PATH, or \
-                   redis+sentinel://[user:password@]host[:port],…/PRIMARY[/database]",
+            mend: "Write redis://[user:password@]host[:port][/database], rediss:// for TLS, redis+unix:///PATH, \
+                   redis+sentinel://[user:password@]host[:port],…/PRIMARY[/database], or \
+                   redis+cluster://[user:password@]host[:port],…",
         })?;
+        self.known_to(address)
+    }
+
+    /// Likewise, for the nodes of a Cluster.
+    pub(super) fn cluster(self, url: &str) -> Result<ClusterAddress, InvalidConfig> {
+        let mut address = ClusterAddress::parse(url).map_err(|error| InvalidConfig {
+            flag: "--redis-url",
+            variable: "REDIS_URL",
+            found: format!("the URL cannot be used: {error}"),
+            mend: "Write redis+cluster://[user:password@]host[:port],… with some nodes of the Cluster, or \
+                   rediss+cluster:// for TLS",
+        })?;
+        address.common = self.known_to(address.common)?;
+        Ok(address)
+    }
+
+    /// The address with what it and we know each other by.
+    fn known_to(self, mut address: RedisAddress) -> Result<RedisAddress, InvalidConfig> {
         if let Some(password) = &self.redis_password {
             address = address.with_password(password.expose());
         }

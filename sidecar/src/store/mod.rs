@@ -19,6 +19,8 @@ pub enum Store {
     Memory(memory::SharedMemory, Clock),
     /// In a Redis: exact for all sidecars that share it.
     Redis(redis::RedisStore),
+    /// In a Redis Cluster: exact for all sidecars that share it.
+    Cluster(redis::cluster::ClusterStore),
 }
 
 /// What a store decided of a batch.
@@ -42,11 +44,11 @@ impl Answer {
 /// How a store does. What one has not is left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct StoreStatus {
-    /// `memory` or `redis`.
+    /// `memory`, `redis` or `redis-cluster`.
     pub kind: &'static str,
     /// Whether takes can be decided now.
     pub ready: bool,
-    /// Why not.
+    /// Why not; of a Cluster also why a part of it cannot be asked.
     pub reason: Option<String>,
     /// How many buckets are kept in memory; a full one needs no place.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -79,6 +81,7 @@ impl Store {
         match self {
             Self::Memory(memory, clock) => Ok(memory.take(&batch, clock.now_us())),
             Self::Redis(redis) => redis.take(batch).await,
+            Self::Cluster(cluster) => cluster.take(batch).await,
         }
     }
 
@@ -98,6 +101,14 @@ impl Store {
                 deny_cache_entries: Some(redis.deny_cache_entries()),
                 ..status
             },
+            Self::Cluster(cluster) => StoreStatus {
+                kind: "redis-cluster",
+                // A part of it may be down while it is ready.
+                reason: status.reason.or_else(|| cluster.partly()),
+                waiting_buckets: Some(cluster.waiting_buckets()),
+                deny_cache_entries: Some(cluster.deny_cache_entries()),
+                ..StoreStatus { ready, ..StoreStatus::default() }
+            },
         }
     }
 
@@ -109,6 +120,7 @@ impl Store {
         match self {
             Self::Memory(..) => Ok(()),
             Self::Redis(redis) => redis.ready(),
+            Self::Cluster(cluster) => cluster.ready(),
         }
     }
 }

@@ -24,6 +24,8 @@ pub struct RedisAddress {
     tls: Option<TlsFiles>,
     /// Of the Sentinels.
     sentinel_login: RedisConnectionInfo,
+    /// A key of this node's, by which it is probed; nothing where it is to be no node of a Cluster.
+    node_key: Option<String>,
 }
 
 /// Where it is.
@@ -39,7 +41,7 @@ pub(super) enum Place {
 }
 
 /// A host and a port.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Endpoint {
     pub(super) host: String,
     pub(super) port: u16,
@@ -97,7 +99,14 @@ impl RedisAddress {
             .set_protocol(ProtocolVersion::RESP3)
             .set_lib_name("sluice", env!("CARGO_PKG_VERSION"));
         let tls = tls.then(TlsFiles::default);
-        Ok(Self { place, login, password_file: None, tls, sentinel_login: RedisConnectionInfo::default() })
+        Ok(Self {
+            place,
+            login,
+            password_file: None,
+            tls,
+            sentinel_login: RedisConnectionInfo::default(),
+            node_key: None,
+        })
     }
 
     /// With this password, whatever the URL says.
@@ -154,6 +163,23 @@ impl RedisAddress {
     /// The same at another place.
     pub(super) fn at(&self, endpoint: Endpoint) -> Self {
         Self { place: Place::Tcp(endpoint), ..self.clone() }
+    }
+
+    /// The same as a node of a Redis Cluster that has this key.
+    pub(super) fn with_node(&self, endpoint: Endpoint, key: String) -> Self {
+        Self { node_key: Some(key), ..self.at(endpoint) }
+    }
+
+    pub(super) fn node_key(&self) -> Option<&str> {
+        self.node_key.as_deref()
+    }
+
+    /// The port that it names, if it names one.
+    pub(super) fn endpoint(&self) -> Option<&Endpoint> {
+        match &self.place {
+            Place::Tcp(endpoint) => Some(endpoint),
+            Place::Unix(_) | Place::Sentinel { .. } => None,
+        }
     }
 
     pub(super) fn tls(&self) -> Option<&TlsFiles> {
@@ -231,7 +257,8 @@ impl fmt::Display for RedisAddress {
                 sentinels.iter().try_for_each(|sentinel| write!(f, " {sentinel}"))?;
             }
         }
-        write!(f, " database {}", self.login.db())
+        // A Cluster has one.
+        if self.node_key.is_none() { write!(f, " database {}", self.login.db()) } else { Ok(()) }
     }
 }
 

@@ -8,7 +8,6 @@ use std::collections::{HashMap, VecDeque};
 use super::queue::{Job, Part, Queue};
 
 /// Jobs of one lane may be in one run.
-#[allow(dead_code, reason = "the lanes of a Cluster are for its store, which comes next")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Lane {
     /// One Redis has every key.

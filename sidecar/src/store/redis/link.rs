@@ -31,6 +31,26 @@ pub(super) struct Link {
     connection: Connection,
     script_sha: Arc<str>,
     timeout: Duration,
+    probe: Probe,
+}
+
+/// By what a server is probed.
+#[derive(Clone, Debug)]
+struct Probe {
+    key: Arc<str>,
+    /// Whether it may say that another node has the key by now: then it has answered.
+    is_node: bool,
+}
+
+impl Probe {
+    fn of(address: &RedisAddress) -> Self {
+        let key = address.node_key();
+        Self { key: key.unwrap_or(PROBE_KEY).into(), is_node: key.is_some() }
+    }
+
+    fn is_elsewhere(&self, fault: &Fault) -> bool {
+        self.is_node && matches!(fault, Fault::Moved(_) | Fault::Ask(_) | Fault::TryAgain)
+    }
 }
 
 /// Why there is no link.
@@ -46,12 +66,12 @@ pub(super) enum ConnectError {
     TooNarrow(String),
     #[error("it is a replica, which takes no writes; name the primary")]
     Replica,
-    #[error(
-        "it is a node of a Redis Cluster, where one run cannot reach every bucket; name a Redis that stands alone"
-    )]
+    #[error("it is a node of a Redis Cluster; name some of its nodes by redis+cluster://host:port,host:port")]
     Cluster,
     #[error("its user lacks rights (NOPERM): {}; give them by ACL SETUSER: {RIGHTS}", .0.join(", "))]
     Rights(Vec<&'static str>),
+    #[error("it is no node of a Redis Cluster; name a Redis that stands alone by redis://")]
+    NoCluster,
 }
 
 /// Why a run has no reply.
@@ -97,17 +117,36 @@ impl Link {
         let mut redis = connection.redis.clone();
         let failed = |error| ConnectError::Dial(DialError::of(error, address.host()));
         match redis::cmd("INFO").query_async::<String>(&mut redis).await {
-            Ok(info) => check_server(&info)?,
+            Ok(info) => check_server(&info, address.node_key().is_some())?,
             Err(error) if matches!(Fault::of(&error), Some(Fault::NoRight(_))) => {
                 debug!(%error, "the server is not checked, since its user may not call INFO");
             }
             Err(error) => return Err(failed(error)),
         }
-        check_rights(&mut redis).await?.map_err(failed)?;
+        let probe = Probe::of(address);
+        check_rights(&mut redis, &probe).await?.map_err(failed)?;
         let load: Result<String, _> =
             redis::cmd("SCRIPT").arg("LOAD").arg(SCRIPT).query_async(&mut redis).await;
         let script_sha = load.map_err(failed)?.into();
-        Ok(Self { connection, script_sha, timeout: timeouts.answer })
+        Ok(Self { connection, script_sha, timeout: timeouts.answer, probe })
+    }
+
+    /// Asks a node of a Redis Cluster, over a connection of its own, how the Cluster is and who has which slots.
+    pub(super) async fn ask_cluster(
+        address: &RedisAddress,
+        timeouts: Timeouts,
+    ) -> Result<(String, String), ConnectError> {
+        let asked = async {
+            let connection = dial(address).await?;
+            let mut redis = connection.redis.clone();
+            let mut pipe = redis::pipe();
+            pipe.cmd("CLUSTER").arg("INFO").cmd("CLUSTER").arg("NODES");
+            let answer = pipe.query_async(&mut redis).await;
+            answer.map_err(|error| ConnectError::Dial(DialError::of(error, address.host())))
+        };
+        tokio::time::timeout(timeouts.connect, asked)
+            .await
+            .map_err(|_| ConnectError::Timeout { within: timeouts.connect, tls: address.has_tls() })?
     }
 
     /// Waits until the connection is lost.
@@ -146,14 +185,18 @@ impl Link {
         patience: Duration,
     ) -> impl Future<Output = Result<Duration, RunError>> + Send + 'static {
         let (mut connection, script_sha) = (self.connection.redis.clone(), Arc::clone(&self.script_sha));
+        let probe = self.probe.clone();
         async move {
-            let take = probing_take();
+            let take = probing_take(&probe.key);
             let takes = [&take];
             let sent = Instant::now();
             let evaluated = evaluate(&mut connection, &script_sha, &takes, false);
             match tokio::time::timeout(patience, evaluated).await {
                 Ok(Ok(_)) => Ok(sent.elapsed()),
-                Ok(Err(error)) => Err(error.into()),
+                Ok(Err(error)) => match Fault::of(&error) {
+                    Some(fault) if probe.is_elsewhere(&fault) => Ok(sent.elapsed()),
+                    _ => Err(error.into()),
+                },
                 Err(_) => Err(RunError::Lost(format!("nothing was heard of it for {patience:?}"))),
             }
         }
@@ -161,12 +204,12 @@ impl Link {
 }
 
 /// A bucket that earns a million tokens a second.
-fn probing_take() -> Take {
+fn probing_take(key: &str) -> Take {
     const LIMIT: Limit = match Limit::new(1, 1, 1_000) {
         Ok(limit) => limit,
         Err(_) => panic!("the limit is valid"),
     };
-    let buckets = vec![Ask { bucket_key: PROBE_KEY.to_owned(), limit: LIMIT, cost_tokens: 1 }];
+    let buckets = vec![Ask { bucket_key: key.to_owned(), limit: LIMIT, cost_tokens: 1 }];
     Take { buckets, kind: Kind::Take, follows: false }
 }
 
@@ -196,9 +239,12 @@ async fn send(
         return command.query_async(connection).await;
     }
     let mut asked = redis::pipe();
-    asked.cmd("ASKING").ignore().add_command(command);
-    let (reply,) = asked.query_async(connection).await?;
-    Ok(reply)
+    asked.cmd("ASKING").add_command(command);
+    // Of the two replies the second, whose error tells its details only by itself.
+    match connection.send_packed_commands(&asked, 1, 1).await?.pop() {
+        Some(reply) => reply.extract_error(),
+        None => Ok(Value::Nil),
+    }
 }
 
 impl fmt::Debug for Link {
@@ -221,10 +267,12 @@ fn command(name: &str, script: &str, takes: &[&Take]) -> redis::Cmd {
 /// command nor key. A user that may `SET` and not `DEL` would fail a batch after a part of it was written.
 async fn check_rights(
     connection: &mut MultiplexedConnection,
+    probe: &Probe,
 ) -> Result<Result<(), RedisError>, ConnectError> {
+    let key = &*probe.key;
     let mut calls = redis::pipe();
-    calls.cmd("TIME").cmd("MGET").arg(PROBE_KEY);
-    calls.cmd("SET").arg(PROBE_KEY).arg("").arg("PX").arg(1).cmd("DEL").arg(PROBE_KEY);
+    calls.cmd("TIME").cmd("MGET").arg(key);
+    calls.cmd("SET").arg(key).arg("").arg("PX").arg(1).cmd("DEL").arg(key);
     calls.cmd("EVAL").arg("return 1").arg(0).ignore_errors();
     let names = ["TIME", "MGET", "SET", "DEL", "EVAL"];
     let outcomes: Vec<Result<Value, RedisError>> = match calls.query_async(connection).await {
@@ -239,6 +287,7 @@ async fn check_rights(
                 missing.push("the keys sluice:1:*");
             }
             Some(Fault::NoRight(_)) => missing.push(name),
+            Some(fault) if probe.is_elsewhere(&fault) => {}
             Some(fault) if fault.ends_link() => return Ok(Err(error)),
             // A probe tells of what may pass, such as memory that is full.
             _ => {}
@@ -248,7 +297,7 @@ async fn check_rights(
     if missing.is_empty() { Ok(Ok(())) } else { Err(ConnectError::Rights(missing)) }
 }
 
-fn check_server(info: &str) -> Result<(), ConnectError> {
+fn check_server(info: &str, is_node: bool) -> Result<(), ConnectError> {
     let field =
         |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
     if let Some(version) = field("redis_version").filter(|version| is_too_old(version)) {
@@ -257,8 +306,10 @@ fn check_server(info: &str) -> Result<(), ConnectError> {
     if let Some(bits) = field("arch_bits").filter(|bits| *bits != "64") {
         return Err(ConnectError::TooNarrow(bits.to_owned()));
     }
-    if field("redis_mode") == Some("cluster") {
-        return Err(ConnectError::Cluster);
+    match field("redis_mode") {
+        Some("cluster") if !is_node => return Err(ConnectError::Cluster),
+        Some(mode) if is_node && mode != "cluster" => return Err(ConnectError::NoCluster),
+        _ => {}
     }
     if field("role") == Some("slave") {
         return Err(ConnectError::Replica);
@@ -288,6 +339,7 @@ mod tests {
 
     #[test]
     fn a_server_that_cannot_decide_takes_is_refused() {
+        let check_server = |info: &str| check_server(info, false);
         let info = |version: &str, role: &str| {
             format!("# Server\r\nredis_version:{version}\r\nrole:{role}\r\nmaxmemory_policy:noeviction\r\n")
         };
@@ -298,6 +350,9 @@ mod tests {
         assert!(matches!(check_server(&info("7.0.15", "slave")), Err(ConnectError::Replica)));
         assert!(check_server("arch_bits:64\r\n").is_ok());
         assert!(matches!(check_server("arch_bits:32\r\n"), Err(ConnectError::TooNarrow(_))));
-        assert!(matches!(check_server("redis_mode:cluster\r\n"), Err(ConnectError::Cluster)));
+        let mode = |mode: &str, is_node| super::check_server(&format!("redis_mode:{mode}\r\n"), is_node);
+        assert!(matches!(mode("cluster", false), Err(ConnectError::Cluster)));
+        assert!(matches!(mode("standalone", true), Err(ConnectError::NoCluster)));
+        assert!(mode("cluster", true).is_ok() && mode("standalone", false).is_ok());
     }
 }

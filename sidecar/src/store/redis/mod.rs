@@ -6,6 +6,7 @@
 
 mod address;
 mod breaker;
+pub mod cluster;
 mod dial;
 mod fault;
 mod lanes;
@@ -120,9 +121,8 @@ impl RedisStore {
 
     async fn ask(&self, batch: Batch) -> Result<Answer, Overloaded> {
         let takes = batch.takes.len();
-        let places = batch.bucket_count().clamp(MAX_BUCKETS, WAITING_BUCKETS);
-        let places = u32::try_from(places).unwrap_or(u32::MAX);
-        let place = Arc::clone(&self.places).try_acquire_many_owned(places).map_err(|_| Overloaded)?;
+        let place = Arc::clone(&self.places).try_acquire_many_owned(places_of(&batch));
+        let place = place.map_err(|_| Overloaded)?;
         let (answer, answered) = oneshot::channel();
         let job = Job::new(Lane::Any, batch, answer, Arc::new(place));
         self.jobs.send(job).map_err(|_| Overloaded)?;
@@ -161,4 +161,10 @@ impl RedisStore {
             LinkState::Down { reason } => Err(format!("Redis at {} cannot be used: {reason}", self.address)),
         }
     }
+}
+
+/// The places that a batch has among what may wait.
+fn places_of(batch: &Batch) -> u32 {
+    let places = batch.bucket_count().clamp(MAX_BUCKETS, WAITING_BUCKETS);
+    u32::try_from(places).unwrap_or(u32::MAX)
 }

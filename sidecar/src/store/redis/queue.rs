@@ -43,15 +43,14 @@ pub(super) struct Job {
 pub(super) type Place = Arc<OwnedSemaphorePermit>;
 
 /// What became of a job.
-#[allow(dead_code, reason = "who decides the rest is for the store of a Cluster, which comes next")]
 #[derive(Debug)]
 pub(super) struct Outcome {
     /// When the last of what was decided was; nothing where nothing was.
     pub(super) now_us: Option<u64>,
     /// Of the first takes, as many as were decided.
     pub(super) verdicts: Vec<Verdict>,
-    /// Says that the others were certainly not executed, and who decides them. Otherwise nothing is known of them.
-    pub(super) redirect: Option<Redirect>,
+    /// Who decides the others, and these: they were certainly not executed. Otherwise nothing is known of them.
+    pub(super) redirect: Option<(Redirect, Vec<Take>)>,
 }
 
 impl Outcome {
@@ -89,8 +88,9 @@ impl Drop for Job {
     fn drop(&mut self) {
         let Some(answer) = self.answer.take() else { return };
         let verdicts = std::mem::take(&mut self.verdicts);
+        let redirect = self.redirect.take().map(|redirect| (redirect, self.takes.split_off(verdicts.len())));
         // Whoever asked may have gone, and then needs no answer.
-        let _ = answer.send(Outcome { now_us: self.now_us, verdicts, redirect: self.redirect.take() });
+        let _ = answer.send(Outcome { now_us: self.now_us, verdicts, redirect });
     }
 }
 

@@ -6,7 +6,6 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 use super::lanes::Lane;
 
 /// Who decides a run that was not executed.
-#[allow(dead_code, reason = "they are for the store of a Cluster, which comes next")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Redirect {
     /// This node has the slot by now: `host:port`, the host empty where it is the one that was asked.
@@ -15,7 +14,7 @@ pub(super) enum Redirect {
     Ask(String),
     /// Some of the keys are here and some are where the slot moves to.
     TryAgain,
-    /// Nobody for now: the Cluster has lost this slot, or too much of itself.
+    /// Nobody for now: the Cluster has lost this slot, and not too much of itself to decide others.
     Down,
 }
 
@@ -31,7 +30,9 @@ impl Redirect {
             ServerErrorKind::Moved => node().map(Self::Moved),
             ServerErrorKind::Ask => node().map(Self::Ask),
             ServerErrorKind::TryAgain => Some(Self::TryAgain),
-            ServerErrorKind::ClusterDown => Some(Self::Down),
+            ServerErrorKind::ClusterDown => {
+                error.detail().is_some_and(|said| said.contains("not served")).then_some(Self::Down)
+            }
             _ => None,
         }
     }

@@ -1,0 +1,190 @@
+//! The nodes of a Cluster, each with a connection of its own, and which of them has which slot.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::{Notify, mpsc, watch};
+
+use super::{
+    address::ClusterAddress,
+    map::{Node, SlotMap},
+};
+use crate::store::{
+    denials::Remembered,
+    redis::{Asking, LinkState, RedisAddress, queue::Job, worker::Worker},
+};
+
+/// What is known of a Cluster.
+#[derive(Debug)]
+pub(super) struct Nodes {
+    address: ClusterAddress,
+    asking: Asking,
+    remembered: Arc<Remembered>,
+    map: Mutex<SlotMap>,
+    connected: Mutex<HashMap<Node, Connected>>,
+    /// What is wrong with all of it, as its nodes say.
+    trouble: Mutex<Option<String>>,
+    /// Something was heard that the map does not say.
+    doubt: Arc<Notify>,
+}
+
+/// A node that has a connection, or is to have one. Its worker ends when this is dropped, after what is under way.
+#[derive(Debug)]
+struct Connected {
+    jobs: mpsc::UnboundedSender<Job>,
+    link: watch::Receiver<LinkState>,
+}
+
+impl Nodes {
+    pub(super) fn new(address: ClusterAddress, asking: Asking, remembered: Arc<Remembered>) -> Self {
+        Self {
+            address,
+            asking,
+            remembered,
+            map: Mutex::new(SlotMap::empty()),
+            connected: Mutex::default(),
+            trouble: Mutex::default(),
+            doubt: Arc::new(Notify::new()),
+        }
+    }
+
+    pub(super) fn asking(&self) -> Asking {
+        self.asking
+    }
+
+    pub(super) fn remembered(&self) -> &Remembered {
+        &self.remembered
+    }
+
+    pub(super) fn node_of(&self, slot: u16) -> Option<Node> {
+        lock(&self.map).node_of(slot).cloned()
+    }
+
+    /// Notes where a slot has moved to, and that the map is to be read anew.
+    pub(super) fn moved(&self, slot: u16, node: &Node) {
+        lock(&self.map).moved(slot, node);
+        self.doubt();
+    }
+
+    /// Has the map read anew, soon.
+    pub(super) fn doubt(&self) {
+        self.doubt.notify_one();
+    }
+
+    /// Waits until there is reason to read the map anew.
+    pub(super) async fn doubted(&self) {
+        self.doubt.notified().await;
+    }
+
+    /// Gives a node something to decide. What is given back by dropping it has failed.
+    pub(super) fn send(&self, node: &Node, job: Job) {
+        let mut connected = lock(&self.connected);
+        let known = match connected.get(node) {
+            Some(known) => known,
+            None => {
+                let key = lock(&self.map).key_of(node);
+                connected.entry(node.clone()).or_insert_with(|| self.connect(node, key))
+            }
+        };
+        // A worker ends with its sender, so it is there.
+        let _ = known.jobs.send(job);
+    }
+
+    /// `key` is one that the node has.
+    fn connect(&self, node: &Node, key: String) -> Connected {
+        let (jobs, arrivals) = mpsc::unbounded_channel();
+        let (state, link) = watch::channel(LinkState::Starting);
+        let address = self.address.common.with_node(node.clone(), key);
+        let worker = Worker::new(address, self.asking, arrivals, state, Arc::clone(&self.remembered));
+        tokio::spawn(worker.work());
+        let (mut heard, doubt) = (link.clone(), Arc::clone(&self.doubt));
+        tokio::spawn(async move {
+            // A node that is lost, or back, may have another part in the Cluster by now.
+            while heard.changed().await.is_ok() {
+                doubt.notify_one();
+            }
+        });
+        Connected { jobs, link }
+    }
+
+    /// Whom to ask for the map: the seeds, and whoever was known to have slots.
+    pub(super) fn known(&self) -> Vec<RedisAddress> {
+        let mut known = self.address.addresses();
+        let map = lock(&self.map);
+        for node in map.count().0.into_keys().filter(|node| !self.address.seeds.contains(node)) {
+            known.push(self.address.common.at(node.clone()));
+        }
+        known
+    }
+
+    /// Follows another map: connects to whom it names, and leaves whom it does not.
+    pub(super) fn follow(&self, map: SlotMap) {
+        let mut connected = lock(&self.connected);
+        let (counts, _) = map.count();
+        connected.retain(|node, _| counts.contains_key(node));
+        for node in counts.into_keys() {
+            if !connected.contains_key(node) {
+                connected.insert(node.clone(), self.connect(node, map.key_of(node)));
+            }
+        }
+        *lock(&self.map) = map;
+    }
+
+    /// Waits until each node has been tried once.
+    pub(super) async fn tried(&self) {
+        let links: Vec<_> = lock(&self.connected).values().map(|node| node.link.clone()).collect();
+        for mut link in links {
+            // An error means that the node was left meanwhile.
+            let _ = link.wait_for(|state| *state != LinkState::Starting).await;
+        }
+    }
+
+    /// Whether nobody is known to have any slot.
+    pub(super) fn is_unmapped(&self) -> bool {
+        lock(&self.map).count().0.is_empty()
+    }
+
+    /// Notes what is wrong with the whole Cluster.
+    pub(super) fn set_trouble(&self, trouble: Option<String>) {
+        *lock(&self.trouble) = trouble;
+    }
+
+    /// Whether some slots can be decided, and what is wrong with others; an error where none can.
+    pub(super) fn health(&self) -> Result<Option<String>, String> {
+        if let Some(trouble) = lock(&self.trouble).clone() {
+            return Err(trouble);
+        }
+        let connected = lock(&self.connected);
+        let map = lock(&self.map);
+        let (counts, mut unserved) = map.count();
+        let mut served = 0;
+        let mut why = Vec::new();
+        for (node, slots) in counts {
+            let link = connected.get(node).map(|known| known.link.borrow().clone());
+            if link == Some(LinkState::Up) {
+                served += slots;
+                continue;
+            }
+            unserved += slots;
+            why.push(match link {
+                Some(LinkState::Down { reason }) => format!("{node} cannot be used: {reason}"),
+                _ => format!("{node} is being connected to"),
+            });
+        }
+        if unserved == 0 {
+            return Ok(None);
+        }
+        if why.is_empty() {
+            why.push("no node has them".to_owned());
+        }
+        let text = format!("{unserved} of {} slots cannot be asked: {}", served + unserved, why.join("; "));
+        if served > 0 { Ok(Some(text)) } else { Err(text) }
+    }
+}
+
+/// Nothing that holds one can panic halfway, so what a panic left is as good as before.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
