@@ -9,10 +9,11 @@ use fleet::{Config, Envoy, Programs, RunDir, Sidecar, free_port, http, tools};
 const README: &str = include_str!("../../README.md");
 const FAILURES: &str = include_str!("failures.rs");
 /// What happens under load has rows too, where a reader of the table would look for it.
-const FAULTS: [&str; 6] = [
+const FAULTS: [&str; 7] = [
     include_str!("faults/clients.rs"),
     include_str!("faults/clock.rs"),
     include_str!("faults/network.rs"),
+    include_str!("faults/promotion.rs"),
     include_str!("faults/proxy.rs"),
     include_str!("faults/redis.rs"),
     include_str!("faults/sidecar.rs"),

@@ -6,6 +6,7 @@
 mod clients;
 mod clock;
 mod network;
+mod promotion;
 mod proxy;
 mod redis;
 mod sidecar;
@@ -14,10 +15,11 @@ mod survive;
 use std::collections::BTreeSet;
 
 const PAGE: &str = include_str!("../../../docs/reliability.md");
-const MODULES: [&str; 6] = [
+const MODULES: [&str; 7] = [
     include_str!("clients.rs"),
     include_str!("clock.rs"),
     include_str!("network.rs"),
+    include_str!("promotion.rs"),
     include_str!("proxy.rs"),
     include_str!("redis.rs"),
     include_str!("sidecar.rs"),

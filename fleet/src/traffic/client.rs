@@ -99,10 +99,10 @@ fn outcome(head: &str) -> Outcome {
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
     let report = value(head, REPORT).unwrap_or_default();
     // An Envoy that decides by itself knows nothing of the limit that is shared.
-    if report.contains(" source=local ") {
-        return Outcome::Failed { status };
-    }
+    let local = report.split(' ').any(|word| word == "source=local");
     match (report.split(' ').next(), status) {
+        (Some("decision=allowed"), 200) if local => Outcome::Local { passed: true },
+        (Some("decision=denied"), 429) if local => Outcome::Local { passed: false },
         (Some("decision=allowed"), 200) => Outcome::Allowed,
         (Some("decision=denied"), 429) => Outcome::Denied,
         (Some("decision=failed"), _) => Outcome::Failed { status },
@@ -122,8 +122,8 @@ mod tests {
         assert_eq!(outcome(&head(429, "decision=denied policy=a")), Outcome::Denied);
         let failed = head(200, "decision=failed answer=allow reason=timeout");
         assert_eq!(outcome(&failed), Outcome::Failed { status: 200 });
-        let local = head(200, "decision=allowed policy=a remaining=1 source=local failure=timeout");
-        assert_eq!(outcome(&local), Outcome::Failed { status: 200 });
+        let local = head(200, "decision=allowed policy=a remaining=3 source=local failure=timeout");
+        assert_eq!(outcome(&local), Outcome::Local { passed: true });
         assert_eq!(outcome("HTTP/1.1 503 X\r\n"), Outcome::Strange { status: 503 });
         assert_eq!(outcome(&head(503, "decision=allowed")), Outcome::Strange { status: 503 });
     }

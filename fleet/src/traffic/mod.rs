@@ -27,6 +27,11 @@ pub enum Outcome {
     Allowed,
     /// They did not.
     Denied,
+    /// They could not be asked, and the proxy decided by itself, as `on_error: local` says.
+    Local {
+        /// Whether it let it pass.
+        passed: bool,
+    },
     /// It could not be decided: `on_error` answered.
     Failed {
         /// With which status.
@@ -44,7 +49,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Whether the limits decided.
+    /// Whether the limits decided, as all proxies share them.
     #[must_use]
     pub fn is_decided(self) -> bool {
         matches!(self, Self::Allowed | Self::Denied)

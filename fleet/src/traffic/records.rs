@@ -41,7 +41,7 @@ impl Records {
         self.0.iter().filter(|record| is(record.outcome)).count()
     }
 
-    /// When the last request was over that no limit decided; nothing where there was none.
+    /// When the last request was over that no shared limit decided; nothing where there was none.
     #[must_use]
     pub fn last_undecided_us(&self) -> Option<u64> {
         let undecided = self.0.iter().filter(|record| !record.outcome.is_decided());

@@ -24,6 +24,10 @@ pub struct Kind {
     really: Option<u64>,
 }
 
+/// Decided by each Envoy itself while nobody else does: a third of the limit each, so that all three keep it together.
+pub const LOCAL: &str = "local";
+const SHARE_PERCENT: u64 = 33;
+
 const fn promise(tokens: u64, period_s: u64, burst_tokens: u64) -> Promise {
     Promise { tokens, period_us: period_s * 1_000_000, burst_tokens }
 }
@@ -33,13 +37,14 @@ const fn kind(name: &'static str, promises: &'static [Promise], keys: usize, wei
 }
 
 /// Each asks for more than it may have, so that its limits are met all the time.
-const KINDS: [Kind; 7] = [
+const KINDS: [Kind; 8] = [
     kind("plain", &[promise(20, 1, 15)], 6, 8),
     kind("two-limits", &[promise(30, 1, 10), promise(100, 10, 60)], 4, 4),
     kind("leased", &[promise(150, 1, 100)], 2, 8),
     Kind { cost: 5, refunded: 3, really: Some(2), ..kind("refunded", &[promise(40, 1, 50)], 2, 2) },
     Kind { cost: 1, really: Some(3), ..kind("charged", &[promise(40, 1, 50)], 2, 2) },
     kind("denied", &[promise(1, 10, 1)], 1, 2),
+    kind(LOCAL, &[promise(20, 1, 15)], 2, 3),
     // Ever new keys, each seldom seen again.
     Kind { visits: 3, ..kind("visitors", &[promise(1, 60, 2)], 5_000, 4) },
 ];
@@ -86,6 +91,7 @@ impl Mix {
             "sidecar": {"cluster": "sluice", "timeout": format!("{}us", TIMEOUT_MS * 1_000 - version % 2)},
             "domain": "soak",
             "on_error": "allow",
+            "local": {"share_percent": SHARE_PERCENT},
             "headers": {"debug": true},
             "policies": KINDS.iter().map(policy).collect::<Value>(),
         })
@@ -103,6 +109,9 @@ fn policy(kind: &Kind) -> Value {
     });
     if kind.name == "leased" {
         policy["lease"] = json!({"tokens": 10, "ttl": "2s"});
+    }
+    if kind.name == LOCAL {
+        policy["on_error"] = json!("local");
     }
     if kind.name == "denied" {
         policy["on_error"] = json!("deny");

@@ -10,7 +10,7 @@ use fleet::{
 
 use super::{
     Happened, TIMEOUT_MS,
-    mix::{Kind, Mix},
+    mix::{Kind, LOCAL, Mix},
 };
 use crate::Failure;
 
@@ -64,21 +64,25 @@ pub fn tell(mix: &Mix, records: &Records, happened: &[Happened], counted: &Count
 fn promises(mix: &Mix, records: &Records, happened: &[Happened]) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut admitted: HashMap<(usize, usize), Vec<&Record>> = HashMap::new();
-    let mut counts = vec![[0_u64; 3]; mix.kinds().len()];
+    let mut local: HashMap<(usize, usize), Vec<&Record>> = HashMap::new();
+    let mut counts = vec![[0_u64; 4]; mix.kinds().len()];
     for record in records.iter() {
         let of = mix.of(record.caller);
         let column = match record.outcome {
             Outcome::Allowed => 0,
             Outcome::Denied => 1,
-            _ => 2,
+            Outcome::Local { .. } => 2,
+            _ => 3,
         };
         counts[of.0][column] += 1;
         if record.outcome == Outcome::Allowed {
             admitted.entry(of).or_default().push(record);
+        } else if record.outcome == (Outcome::Local { passed: true }) {
+            local.entry(of).or_default().push(record);
         }
     }
     println!(
-        "\nkind          allowed    denied undecided   beyond the promise, without and with what was forgotten"
+        "\nkind          allowed    denied     local undecided   beyond the promise, without and with what was forgotten"
     );
     for (number, kind) in mix.kinds().iter().enumerate() {
         let keys = admitted.iter().filter(|((of, _), _)| *of == number);
@@ -91,8 +95,24 @@ fn promises(mix: &Mix, records: &Records, happened: &[Happened]) -> Vec<String> 
                 wrong.push(format!("{} key-{key} was admitted {held} tokens more than promised", kind.name));
             }
         }
-        let [allowed, denied, undecided] = counts[number];
-        println!("{:<11} {allowed:>9} {denied:>9} {undecided:>9}   {without} and {with} tokens", kind.name);
+        // The Envoys together keep the whole promise by themselves, whatever was forgotten elsewhere.
+        for ((_, key), passed) in local.iter().filter(|((of, _), _)| *of == number) {
+            let (_, over) = beyond(kind, passed, &[]);
+            if over > 0 {
+                wrong.push(format!(
+                    "{} key-{key} was admitted {over} tokens more by the Envoys themselves",
+                    kind.name
+                ));
+            }
+        }
+        let [allowed, denied, locally, undecided] = counts[number];
+        if (kind.name == LOCAL) != (locally > 0) {
+            wrong.push(format!("{}: {locally} were decided by an Envoy itself", kind.name));
+        }
+        println!(
+            "{:<11} {allowed:>9} {denied:>9} {locally:>9} {undecided:>9}   {without} and {with} tokens",
+            kind.name
+        );
         if allowed == 0 || denied == 0 {
             wrong.push(format!(
                 "{}: {allowed} allowed and {denied} denied tell nothing of its limits",
