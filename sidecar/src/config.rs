@@ -38,7 +38,7 @@ Examples:
 Paths:
   POST /v1/take   decide a batch of takes
   GET /healthz    200 while the process is alive
-  GET /readyz     200 while the store is connected, otherwise 503 and the reason
+  GET /readyz     200 while the store decides, otherwise 503 and the reason
   GET /v1/status  on --admin-listen only: how this sidecar does, in JSON (docs/security.md)
 
 Exit codes:
