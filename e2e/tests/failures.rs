@@ -274,6 +274,12 @@ fn redis_is_gone() {
         }
         fleet.redis_mut().restart().expect("restarted");
         assert_recovers(&fleet);
+        for sidecar in fleet.sidecars() {
+            eventually(PATIENCE, "the sidecar is ready again", || {
+                (sidecar.get("/readyz").ok()?.status == 200).then_some(())
+            })
+            .expect("ready");
+        }
         // Redis kept nothing: all buckets are full again, and no more than the burst passes.
         assert_eq!(ask(&fleet).status, 200);
     });

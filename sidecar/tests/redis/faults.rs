@@ -187,21 +187,23 @@ async fn what_a_redis_says_when_it_is_not_the_one_to_ask_ends_the_connection_and
 #[tokio::test]
 async fn a_redis_that_loads_its_data_is_used_once_it_has() {
     let (redis, run) = redis(&[]);
-    redis.command(&["DEBUG", "POPULATE", "20000"]).ok();
+    let value = "x".repeat(10_000);
     for number in 0..2_000 {
-        redis.command(&["SET", &format!("other:{number}"), "1"]).expect("set");
+        redis.command(&["SET", &format!("other:{number}"), &value]).expect("set");
     }
+    redis.command(&["CONFIG", "SET", "rdbcompression", "no"]).expect("set");
     redis.command(&["SAVE"]).expect("saved");
     let dir = redis.command(&["CONFIG", "GET", "dir"]).expect("told").to_string();
     let dump = std::path::Path::new(dir.lines().nth(1).expect("a directory")).join("dump.rdb");
     let home = run.path().join("loading");
     std::fs::create_dir(&home).expect("made");
     std::fs::copy(dump, home.join("dump.rdb")).expect("copied");
-    // Each key takes a millisecond to load, by a setting that is made for tests, so that the state can be seen.
+    // Each key takes a millisecond to load, by a setting that is made for tests, so that the state can be seen; Redis
+    // answers every two megabytes.
     let port = free_port().expect("a port").to_string();
     let mut command = std::process::Command::new(super::program());
     command.args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--key-load-delay", "1000"]);
-    command.args(["--loading-process-events-interval-bytes", "1024", "--dir"]).arg(&home);
+    command.args(["--rdbcompression", "no", "--dir"]).arg(&home);
     let loading = fleet::Process::start("loading", command, run.path()).expect("started");
     let store = RedisStore::start(address(&format!("redis://127.0.0.1:{port}")), TIMEOUTS).await;
     until_said(&store, "loading its data into memory (LOADING)").await;

@@ -75,10 +75,9 @@ impl RedisServer {
         line.and_then(|rest| rest.split(',').next()).map_or(0, |calls| calls.parse().expect("a number"))
     }
 
-    /// How many connections of sidecars were made since the start. Each loads the script; a Redis before version 7 counts
-    /// that by another name.
+    /// How many connections of sidecars were made since the start. Each says which protocol it speaks; those of tests do not.
     pub fn connections(&self) -> u64 {
-        self.calls("script|load") + self.calls("script")
+        self.calls("hello")
     }
 
     /// How many runs of the script were begun since the start, without the one by which each connection is found fit.

@@ -78,7 +78,13 @@ impl Fault {
         let within =
             said.split_whitespace().filter_map(|word| Self::named(word.strip_prefix('-')?, said)).next();
         Some(within.unwrap_or_else(|| match (code, said) {
-            ("ERR", said) if said.contains("The user executing the script") => Self::NoRight(said.to_owned()),
+            // Within a script a right that is missing has a name of its own: the first up to version 7.0.
+            ("ERR", said)
+                if said.contains("The user executing the script")
+                    || said.contains("ACL failure in script") =>
+            {
+                Self::NoRight(said.to_owned())
+            }
             (code, "") => Self::Other(code.to_owned()),
             (code, said) => Self::Other(format!("{code} {said}")),
         }))
@@ -165,6 +171,13 @@ mod tests {
             ("NOAUTH Authentication required.", Fault::NoPassword),
             ("WRONGPASS invalid username-password pair or user is disabled.", Fault::WrongPassword),
             ("NOPERM this user may not", Fault::NoRight("this user may not".into())),
+            (
+                "ERR ACL failure in script: User a has no permissions to run the 'set' command script: 0123",
+                Fault::NoRight(
+                    "ACL failure in script: User a has no permissions to run the 'set' command script: 0123"
+                        .into(),
+                ),
+            ),
             ("NOSCRIPT No matching script.", Fault::NoScript),
             ("ERR something else", Fault::Other("ERR something else".into())),
         ] {
