@@ -51,7 +51,8 @@ async fn a_primary_that_is_killed_fails_its_slots_alone_until_its_replica_is_pro
 #[tokio::test]
 async fn a_take_of_which_a_later_part_fails_gives_back_the_earlier_ones() {
     let cluster = cluster(&[]);
-    let store = store(&cluster, IMPATIENT).await;
+    // A refund that is late on a busy machine would be lost.
+    let store = store(&cluster, PATIENT).await;
     let keys = [0, 1, 2].map(|primary| key_of(&cluster, primary, 0));
     let all = || take(keys.iter().map(|key| ask(key, 9, 2)).collect());
     assert_eq!(remaining(&decide_one(&store, all()).await), [7; 3]);

@@ -167,7 +167,11 @@ async fn a_slot_that_moves_under_load_loses_nothing_and_fails_nothing() {
     let expected: Vec<u64> = taken.iter().map(|taken| BURST - taken).collect();
     assert_eq!(left, expected, "what was taken is what is gone: {failed} failed");
     assert_eq!(failed, 0);
-    for error in ["ASK", "TRYAGAIN", "MOVED"] {
+    // Before version 7 a node says ASK where it has some of the keys.
+    let info = told(&cluster.nodes()[0], &["INFO", "server"]).to_string();
+    let said: &[&str] =
+        if info.contains("redis_version:6.") { &["ASK", "MOVED"] } else { &["ASK", "TRYAGAIN", "MOVED"] };
+    for error in said {
         assert!(all_errors(&cluster, error) > 0, "{error} was never answered");
     }
     println!(

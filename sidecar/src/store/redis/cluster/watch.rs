@@ -21,8 +21,9 @@ const WHILE_WRONG: Duration = Duration::from_secs(1);
 /// Between two readings while all is well: a node that was cut off from the others may not tell.
 const WHILE_WELL: Duration = Duration::from_secs(10);
 
-/// The least between two readings, however much reason there is.
-const LEAST: Duration = Duration::from_millis(100);
+/// The least between two readings, however much reason there is: while nothing is known to be wrong, and while something
+/// is, which may be for long.
+const LEAST: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(250)];
 
 /// How long the others are waited for once most nodes have answered: one that is frozen says nothing.
 const STRAGGLERS: Duration = Duration::from_millis(100);
@@ -35,9 +36,10 @@ pub(super) async fn watch(nodes: Arc<Nodes>) {
         tell(&mut told, wrong);
         let read = Instant::now();
         let pause = if told.is_some() { WHILE_WRONG } else { WHILE_WELL };
+        let least = LEAST[usize::from(told.is_some())];
         tokio::select! {
             () = sleep_until(read + pause) => {}
-            () = nodes.doubted() => sleep_until(read + LEAST).await,
+            () = nodes.doubted() => sleep_until(read + least).await,
         }
         read_map(&nodes).await;
     }
