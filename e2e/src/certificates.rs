@@ -47,6 +47,12 @@ impl Authority {
         Identity { certificate: signed.pem(), key: key.serialize_pem() }
     }
 
+    /// Its certificate, in PEM.
+    #[must_use]
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
     /// The transport socket of a listener that is `server` and asks clients for a certificate of ours.
     ///
     /// # Panics
@@ -88,6 +94,20 @@ impl Authority {
         let config = Agent::config_builder().http_status_as_error(false).tls_config(tls);
         let agent = config.timeout_global(Some(Duration::from_secs(20))).build().new_agent();
         agent.get(format!("https://{to}{path}")).call().expect("an answer").status().as_u16()
+    }
+}
+
+impl Identity {
+    /// Writes `NAME.pem` and `NAME.key`, each whole at every moment.
+    ///
+    /// # Panics
+    /// Where they cannot be written.
+    pub fn write(&self, directory: &Path, name: &str) {
+        for (ending, text) in [("pem", &self.certificate), ("key", &self.key)] {
+            let fresh = directory.join(format!("{name}.{ending}.new"));
+            std::fs::write(&fresh, text).expect("written");
+            std::fs::rename(&fresh, directory.join(format!("{name}.{ending}"))).expect("renamed");
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod client;
 pub mod grpc;
 mod impostor;
 mod listeners;
+mod mutual_tls;
 mod shortcuts;
 pub mod tokens;
 
@@ -22,6 +23,7 @@ pub use client::Client;
 pub use fleet::Watched;
 pub use impostor::Impostor;
 pub use listeners::Listener;
+pub use mutual_tls::MutualTls;
 pub use shortcuts::Shortcuts;
 
 /// Long against a slow machine, short against a person's patience.

@@ -8,8 +8,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use e2e::{PATIENCE, PATIENT, grpc};
-use fleet::{Config, Envoy, Fleet, FleetBuilder, Programs, RunDir, Store, eventually, http, tools};
+use e2e::{MutualTls, PATIENCE, PATIENT, grpc};
+use fleet::{
+    Config, Envoy, Fleet, FleetBuilder, Programs, RunDir, Store, Transport, eventually, http, tools,
+};
 use serde_json::{Value, json};
 
 fn directory() -> PathBuf {
@@ -88,6 +90,7 @@ fn envoy_accepts_every_example_as_it_is() {
             continue;
         }
         let text = text.replace("/etc/envoy/filter.wasm", &wasm);
+        let text = text.replace("/etc/envoy/certs", &MutualTls::new(&run).directory().display().to_string());
         let file = run.write(&name.replace('/', "-"), &text).expect("written");
         let validation =
             Envoy::validate_file(&file, programs.envoy().expect("Envoy"), &run).expect("Envoy ran");
@@ -244,6 +247,22 @@ fn route_metadata() {
     assert_eq!(statuses(&fleet, 3, get("/beta")), [200; 3]);
     let stat = |name: &str| fleet.envoy(0).stat(&format!("wasmcustom.sluice.{name}")).expect("a stat");
     assert_eq!((stat("policy.per-client.shadow_denied"), stat("route_mistakes")), (3, 0));
+}
+
+#[test]
+fn mtls() {
+    for transport in [Transport::Http1, Transport::Http2] {
+        let run = RunDir::new().expect("a directory");
+        let tls = MutualTls::new(&run);
+        let builder = builder("mtls.yaml").run_dir(&run).transport(transport);
+        let fleet = tls.wire(builder.sidecar_args(tls.arguments()), transport).start().expect("a fleet");
+        let answer = ask(&fleet, http::get("/"));
+        assert_eq!(answer.header("x-ratelimit-remaining"), Some("9"), "{answer}\n{}", fleet.envoy(0).log());
+        assert_eq!(statuses(&fleet, 11, || http::get("/")), pass_then_deny(9, 2), "{transport:?}");
+        let secured = fleet.envoy(0).stat("cluster.sluice.ssl.handshake").expect("a stat");
+        let http2 = fleet.envoy(0).stat("cluster.sluice.upstream_cx_http2_total").expect("a stat");
+        assert_eq!((secured >= 1, http2 >= 1), (true, transport == Transport::Http2));
+    }
 }
 
 /// What a control plane does with the configuration in one of its resources: JSON in a StringValue.

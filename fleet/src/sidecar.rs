@@ -105,6 +105,10 @@ impl SidecarBuilder {
         }
     }
 
+    fn given(&self, flag: &str) -> bool {
+        self.args.iter().any(|arg| arg.split('=').next() == Some(flag))
+    }
+
     fn spawn(
         &self,
         program: &Path,
@@ -123,7 +127,7 @@ impl SidecarBuilder {
         if let Some(socket) = socket {
             command.arg("--listen").arg(format!("unix:{}", socket.display()));
         }
-        let given = |flag: &str| self.args.iter().any(|arg| arg.split('=').next() == Some(flag));
+        let given = |flag| self.given(flag);
         // Two on one machine would want the same one.
         if !given("--admin-listen") {
             command.arg("--admin-listen").arg(admin.to_string());
@@ -183,9 +187,9 @@ impl Sidecar {
         self.process.stdout() + &self.process.stderr()
     }
 
-    /// A `GET` of one of its pages, such as `/readyz`.
+    /// A `GET` of one of its pages, such as `/readyz`: where operators ask, if Envoys do so by TLS.
     pub fn get(&self, path: &str) -> Result<Answer> {
-        http::get(path).send(self.addr)
+        http::get(path).send(if self.builder.given("--tls-cert") { self.admin } else { self.addr })
     }
 
     /// Ends it if it still runs, starts it again with the same arguments on the same addresses, and waits until
