@@ -50,4 +50,7 @@ fn the_breaker_of_the_cluster_is_full() {
         lasting(traffic, SECOND);
         room(4_096);
     });
+    let log = fleet.envoy(0).access_log();
+    let why = log.lines().find_map(|line| line.split_once("answer=allow reason=")).map(|(_, why)| why);
+    assert!(why.is_some_and(|why| why.starts_with("not_sent")), "the table says why: {why:?}");
 }
