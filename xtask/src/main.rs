@@ -1,6 +1,7 @@
 //! `cargo xtask up | test | fuzz | bench | reliability | soak`: everything that takes more than one program, with one command each.
 
 mod bench;
+mod deny;
 mod fuzz;
 mod reliability;
 mod soak;

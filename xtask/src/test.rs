@@ -8,7 +8,7 @@ use std::{
 use clap::Args;
 use fleet::{Programs, artifacts, tools};
 
-use crate::{Failure, fuzz};
+use crate::{Failure, deny, fuzz};
 
 /// The crates whose tests need no Envoy.
 const CRATES: [&str; 9] = [
@@ -60,6 +60,7 @@ fn run_steps(filters: &[String], done: &mut Vec<Done>) -> Result<(), Failure> {
             cargo(&[&package[..], &["--", "-D", "warnings"]].concat(), &Programs::default())
         })?;
         step("lints of the fuzz targets", done, fuzz::lint)?;
+        step("dependencies", done, deny::run)?;
     }
 
     let redis_server = step("redis-server", done, || Ok(tools::redis_server()?))?;
