@@ -1,4 +1,4 @@
-//! A primary, a replica of it, and three Sentinels that watch over them.
+//! A primary, its replicas, and three Sentinels that watch over them.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -22,35 +22,48 @@ const NAME: &str = "main";
 /// How long the primary may be silent before a Sentinel takes it for gone, in milliseconds.
 const DOWN_AFTER_MS: u32 = 500;
 
-/// Two Redis servers, of which one is the primary, and three Sentinels, all stopped when this is dropped.
+/// Redis servers, of which one is the primary, and three Sentinels, all stopped when this is dropped.
 #[derive(Debug)]
 pub struct Sentinels {
-    redises: [Redis; 2],
+    redises: Vec<Redis>,
     sentinels: Vec<(Process, SocketAddr)>,
 }
 
 impl Sentinels {
-    /// Starts all of them, and waits until each Sentinel knows of the replica and of the others.
+    /// Starts all of them with one replica, and waits until each Sentinel knows of it and of the others.
     pub fn start(program: &Path, run: &RunDir) -> Result<Self> {
-        let primary = Redis::start(program, run, &["--repl-diskless-sync-delay", "0"])?;
+        Self::start_with(program, run, 1)
+    }
+
+    /// Likewise, with more replicas, of which the first is the one that is promoted.
+    pub fn start_with(program: &Path, run: &RunDir, replicas: usize) -> Result<Self> {
+        let at_once = ["--repl-diskless-sync-delay", "0"];
+        let primary = Redis::start(program, run, &at_once)?;
         let port = primary.addr().port().to_string();
-        let follow = ["--replicaof", "127.0.0.1", &port, "--repl-diskless-sync-delay", "0"];
-        let replica = Redis::start(program, run, &follow)?;
-        eventually(BOUND, "the replica to follow", || {
+        let mut redises = vec![primary];
+        for number in 1..=replicas {
+            // The lowest is preferred.
+            let priority = (100 * number).to_string();
+            let follow = ["--replicaof", "127.0.0.1", &port, "--replica-priority", &priority];
+            redises.push(Redis::start(program, run, &[&at_once[..], &follow].concat())?);
+        }
+        let primary = &redises[0];
+        eventually(BOUND, "the replicas to follow", || {
             let told = primary.command(&["INFO", "replication"]).ok()?.to_string();
-            told.contains("state=online").then_some(())
+            (told.matches("state=online").count() == replicas).then_some(())
         })?;
         let mut sentinels = Vec::new();
         for _ in 0..3 {
             sentinels.push(start_one(program, run, primary.addr())?);
         }
-        let fleet = Self { redises: [primary, replica], sentinels };
+        let fleet = Self { redises, sentinels };
+        let replicas = replicas.to_string();
         for (process, addr) in &fleet.sentinels {
             wait::try_eventually(BOUND, "the Sentinels to find each other", || {
                 process.check_running()?;
                 let told = told(*addr).unwrap_or_default();
                 let knows = |what: &str, count: &str| field(&told, what).is_some_and(|known| known == count);
-                Ok((knows("num-slaves", "1") && knows("num-other-sentinels", "2")).then_some(()))
+                Ok((knows("num-slaves", &replicas) && knows("num-other-sentinels", "2")).then_some(()))
             })?;
         }
         Ok(fleet)
@@ -63,9 +76,9 @@ impl Sentinels {
         format!("redis+sentinel://{}/{NAME}", hosts.join(","))
     }
 
-    /// The one that began as the primary, and its replica.
+    /// The one that began as the primary, and its replicas.
     #[must_use]
-    pub fn redises(&self) -> &[Redis; 2] {
+    pub fn redises(&self) -> &[Redis] {
         &self.redises
     }
 
@@ -75,7 +88,7 @@ impl Sentinels {
         &self.sentinels[number].0
     }
 
-    /// Which of the two the first Sentinel that answers takes for the primary.
+    /// Which of them the first Sentinel that answers takes for the primary.
     #[must_use]
     pub fn primary(&self) -> Option<usize> {
         let told = self.sentinels.iter().find_map(|(_, addr)| told(*addr).ok())?;
@@ -83,7 +96,14 @@ impl Sentinels {
         self.redises.iter().position(|redis| redis.addr().port().to_string() == port)
     }
 
-    /// Has the Sentinels promote the replica now.
+    /// Sets an option of the primary, such as `failover-timeout`, at all Sentinels.
+    pub fn set(&self, option: &str, value: &str) -> Result<()> {
+        self.sentinels
+            .iter()
+            .try_for_each(|(_, addr)| ask(*addr, &["SENTINEL", "SET", NAME, option, value]).map(drop))
+    }
+
+    /// Has the Sentinels promote the first replica now.
     pub fn fail_over(&self) -> Result<()> {
         ask(self.sentinels[0].1, &["SENTINEL", "FAILOVER", NAME]).map(drop)
     }

@@ -1,4 +1,4 @@
-//! A real primary, its replica and three Sentinels: whoever is the primary is found, and nobody else is asked.
+//! A real primary, its replicas and three Sentinels: whoever is the primary is found, and nobody else is asked.
 
 use std::time::{Duration, Instant};
 
@@ -12,8 +12,12 @@ use super::{address, program, remaining, take, until, until_said};
 const TIMEOUTS: Timeouts = Timeouts { answer: Duration::from_millis(200), connect: Duration::from_secs(1) };
 
 async fn start() -> (Sentinels, RedisStore, RunDir) {
+    start_with(1).await
+}
+
+async fn start_with(replicas: usize) -> (Sentinels, RedisStore, RunDir) {
     let run = RunDir::new().expect("a directory");
-    let sentinels = Sentinels::start(&program(), &run).expect("started");
+    let sentinels = Sentinels::start_with(&program(), &run, replicas).expect("started");
     let store = RedisStore::start(address(&sentinels.url()), TIMEOUTS).await;
     assert_eq!(store.ready(), Ok(()));
     assert_eq!(remaining(&store, "before").await, Some(999_999));
@@ -69,6 +73,32 @@ async fn a_primary_that_is_demoted_is_left() {
     until_moved(&sentinels, &store, started).await;
     until("the store to be ready", || store.ready().is_ok()).await;
     assert!(remaining(&store, "after").await.is_some());
+}
+
+/// Until each replica follows the new primary, or the failover takes too long, the Sentinel that leads it has the old
+/// address in its `SENTINEL MASTER`, and the old primary takes writes.
+#[tokio::test]
+async fn a_primary_that_was_left_is_not_gone_back_to_while_its_replicas_are_moved() {
+    let (sentinels, store, _run) = start_with(2).await;
+    sentinels.set("failover-timeout", "8000").expect("set");
+    // It never follows the new one, which knows no password.
+    sentinels.redises()[2].command(&["CONFIG", "SET", "masterauth", "wrong"]).expect("set");
+    let old = &sentinels.redises()[0];
+    sentinels.fail_over().expect("promoted");
+    until_moved(&sentinels, &store, Instant::now()).await;
+    let (before, moved) = (runs(old).expect("it answers"), Instant::now());
+    let mut left = remaining(&store, "once").await.expect("allowed");
+    let is_primary = || old.command(&["ROLE"]).is_ok_and(|role| role.to_string().starts_with("master"));
+    while is_primary() {
+        let now = remaining(&store, "once").await;
+        assert_eq!(now, Some(left - 1), "each take is decided, by one Redis: {:?}", store.ready());
+        left -= 1;
+        assert!(moved.elapsed() < Duration::from_secs(30), "the failover does not end");
+    }
+    println!("the old primary took writes for {:?} more", moved.elapsed());
+    assert!(moved.elapsed() > Duration::from_secs(3), "it lasts for several looks at the Sentinels");
+    assert_eq!(runs(old), Some(before), "the old primary is not asked again");
+    assert!(remaining(&store, "once").await.is_some());
 }
 
 #[tokio::test]

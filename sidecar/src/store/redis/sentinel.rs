@@ -1,7 +1,8 @@
 //! Finds the primary that Redis Sentinels watch over, and notices when it is another one.
 //!
 //! All Sentinels are asked at once, and the answer of the newest configuration is believed: each failover counts its
-//! epoch up, so a Sentinel that was cut off together with an old primary is overruled by any that was not.
+//! epoch up, so a Sentinel that was cut off together with an old primary is overruled by any that was not. Without a
+//! newer epoch a primary is left only where most of them insist: it is never a coin's toss whom to follow.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -23,6 +24,10 @@ const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 /// How long the other Sentinels may take once one has answered: on the same network they take a millisecond.
 const AFTER_THE_FIRST: Duration = Duration::from_millis(100);
+
+/// At how many looks in a row most Sentinels must name another primary without a newer epoch. They tell each other of a
+/// failover each two seconds, so whoever has not heard of one by then was told anew by an operator.
+const LOOKS: u32 = 5;
 
 /// A primary, as the Sentinels say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +76,30 @@ impl Sentinels {
     /// Asks all of them. Once the epoch `seen` was heard of, an older one is believed only where most of them answer:
     /// somebody may have begun anew, and a few may be cut off.
     pub(super) async fn find(&self, seen: u64) -> Result<Primary, FindError> {
+        let (told, mut reasons) = self.ask_all().await;
+        reasons.sort_unstable();
+        let (newest, _) =
+            newest(&told).ok_or_else(|| FindError::Nobody { primary: self.primary.clone(), reasons })?;
+        if newest.epoch < seen && told.len() * 2 <= self.endpoints.len() {
+            return Err(FindError::Outdated { answers: told.len(), asked: self.endpoints.len() });
+        }
+        Ok(newest.clone())
+    }
+
+    /// Waits until they name another one than `current`. While none of them answers, it stays.
+    pub(super) async fn moved(&self, current: &Primary) -> Primary {
+        let mut following = Following { current: current.clone(), insisted: 0 };
+        loop {
+            sleep(BETWEEN_LOOKS).await;
+            let (told, _) = self.ask_all().await;
+            if let Some(moved) = following.look(&told, self.endpoints.len()) {
+                return moved;
+            }
+        }
+    }
+
+    /// What they tell, and why others do not.
+    async fn ask_all(&self) -> (Vec<Primary>, Vec<String>) {
         let mut asked = JoinSet::new();
         for endpoint in &self.endpoints {
             let (endpoint, this) = (endpoint.clone(), self.clone());
@@ -84,60 +113,122 @@ impl Sentinels {
                 Err(format!("{endpoint}: {reason}"))
             });
         }
-        let mut newest: Option<Primary> = None;
-        let mut answers = 0;
-        let mut reasons = Vec::new();
+        let (mut told, mut reasons) = (Vec::new(), Vec::new());
         let mut until = Instant::now() + self.patience * 2;
         while let Ok(Some(answer)) = timeout_at(until, asked.join_next()).await {
             match answer {
                 Ok(Ok(primary)) => {
-                    answers += 1;
-                    if newest.is_none() {
-                        until = until.min(Instant::now() + AFTER_THE_FIRST);
-                    }
-                    if newest.as_ref().is_none_or(|newest| newest.epoch < primary.epoch) {
-                        newest = Some(primary);
-                    }
+                    told.push(primary);
+                    until = until.min(Instant::now() + AFTER_THE_FIRST);
                 }
                 Ok(Err(reason)) => reasons.push(reason),
                 // Nothing panics in it, and nothing aborts it while it is waited for.
                 Err(_) => {}
             }
         }
-        reasons.sort_unstable();
-        let newest = newest.ok_or_else(|| FindError::Nobody { primary: self.primary.clone(), reasons })?;
-        if newest.epoch < seen && answers * 2 <= self.endpoints.len() {
-            return Err(FindError::Outdated { answers, asked: self.endpoints.len() });
-        }
-        Ok(newest)
-    }
-
-    /// Waits until they name another one than `current`. While none of them answers, it stays.
-    pub(super) async fn moved(&self, current: &Primary) -> Primary {
-        loop {
-            sleep(BETWEEN_LOOKS).await;
-            if let Ok(found) = self.find(current.epoch).await
-                && found.endpoint != current.endpoint
-            {
-                return found;
-            }
-        }
+        (told, reasons)
     }
 
     async fn ask(&self, endpoint: &Endpoint) -> Result<Primary, DialError> {
         let connection = dial_port(endpoint, self.tls.as_ref(), &self.login).await?;
         let mut redis = connection.redis.clone();
-        let told: HashMap<String, String> = redis::cmd("SENTINEL")
-            .arg("MASTER")
-            .arg(&self.primary)
-            .query_async(&mut redis)
-            .await
-            .map_err(|error| DialError::of(error, &endpoint.host))?;
-        read(&told).ok_or_else(|| DialError::Strange("where the primary is".to_owned()))
+        // The Sentinel that leads a failover counts the epoch up as soon as a replica is promoted, and tells its address
+        // to whom asks for the address; `MASTER` has the old one until all other replicas follow. The epoch is asked for
+        // first: where it changes in between, a new address with an old epoch is not followed before the next look.
+        let mut pipe = redis::pipe();
+        pipe.cmd("SENTINEL").arg("MASTER").arg(&self.primary);
+        pipe.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&self.primary);
+        let (state, address): (HashMap<String, String>, Option<(String, u16)>) =
+            pipe.query_async(&mut redis).await.map_err(|error| DialError::of(error, &endpoint.host))?;
+        let told = state.get("config-epoch").and_then(|epoch| epoch.parse().ok()).zip(address);
+        let (epoch, (host, port)) =
+            told.ok_or_else(|| DialError::Strange("where the primary is".to_owned()))?;
+        Ok(Primary { endpoint: Endpoint { host, port }, epoch })
     }
 }
 
-fn read(told: &HashMap<String, String>) -> Option<Primary> {
-    let endpoint = Endpoint { host: told.get("ip")?.clone(), port: told.get("port")?.parse().ok()? };
-    Some(Primary { endpoint, epoch: told.get("config-epoch")?.parse().ok()? })
+/// The primary of the newest epoch, and how many name it: of several, whom the most do.
+fn newest(told: &[Primary]) -> Option<(&Primary, usize)> {
+    let named_by = |primary: &&Primary| told.iter().filter(|other| other == primary).count();
+    let newest = told.iter().max_by_key(|primary| (primary.epoch, named_by(primary)))?;
+    Some((newest, named_by(&newest)))
+}
+
+/// A primary that there is a link to, or is to be.
+struct Following {
+    current: Primary,
+    /// At how many looks in a row most named another, without a newer epoch.
+    insisted: u32,
+}
+
+impl Following {
+    /// Whom to follow instead, where it is another.
+    fn look(&mut self, told: &[Primary], asked: usize) -> Option<Primary> {
+        let (newest, named_by) = newest(told)?;
+        if newest.endpoint == self.current.endpoint {
+            self.current.epoch = self.current.epoch.max(newest.epoch);
+            self.insisted = 0;
+            return None;
+        }
+        if newest.epoch <= self.current.epoch {
+            self.insisted = if named_by * 2 > asked { self.insisted + 1 } else { 0 };
+            if self.insisted < LOOKS {
+                return None;
+            }
+        }
+        Some(newest.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn primary(port: u16, epoch: u64) -> Primary {
+        Primary { endpoint: Endpoint { host: "10.0.0.7".to_owned(), port }, epoch }
+    }
+
+    #[test]
+    fn only_a_newer_epoch_is_followed_at_once() {
+        let (old, new) = (primary(1, 3), primary(2, 4));
+        let mut following = Following { current: old.clone(), insisted: 0 };
+        assert_eq!(following.look(&[], 3), None);
+        assert_eq!(following.look(&[old.clone(), old.clone()], 3), None);
+        assert_eq!(following.look(&[old.clone(), new.clone(), old.clone()], 3), Some(new.clone()));
+
+        let mut following = Following { current: new.clone(), insisted: 0 };
+        for told in [vec![old.clone()], vec![primary(1, 4), new.clone(), primary(1, 4)]] {
+            for _ in 1..LOOKS {
+                assert_eq!(following.look(&told, 3), None);
+            }
+        }
+        assert_eq!(following.look(&[new], 3), None);
+        assert_eq!(following.insisted, 0, "whoever names it ends the row");
+    }
+
+    #[test]
+    fn an_older_epoch_is_followed_once_most_insist() {
+        let (anew, current) = (primary(1, 0), primary(2, 7));
+        let mut following = Following { current, insisted: 0 };
+        for told in [vec![anew.clone(); 2], vec![anew.clone(); 1]] {
+            for _ in 1..LOOKS {
+                assert_eq!(following.look(&told, 3), None);
+            }
+        }
+        assert_eq!(following.look(&[anew.clone()], 3), None, "one of three is no majority, however often");
+        for _ in 1..LOOKS {
+            assert_eq!(following.look(&[anew.clone(), anew.clone()], 3), None);
+        }
+        assert_eq!(following.look(&[anew.clone(), anew.clone()], 3), Some(anew));
+    }
+
+    #[test]
+    fn among_equal_epochs_most_are_believed_whoever_answers_first() {
+        let (one, other) = (primary(1, 4), primary(2, 4));
+        let mut told = vec![one, other.clone(), other.clone()];
+        for _ in 0..3 {
+            assert_eq!(newest(&told), Some((&other, 2)));
+            told.rotate_left(1);
+        }
+    }
 }
