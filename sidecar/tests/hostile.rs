@@ -7,7 +7,8 @@ mod support;
 
 use std::{io::Read, net::TcpStream as PlainStream, time::Duration};
 
-use hyper::{Request, client::conn::http2};
+use http_body_util::BodyExt;
+use hyper::{Request, body::Body as _, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use sluice::{
     config::ListenAddress,
@@ -110,6 +111,73 @@ async fn an_http_2_connection_that_asks_nothing_is_told_to_go() {
     ended.await.expect("no panic").expect("told by GOAWAY, and not cut");
     assert!((75..=80).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
     drop(send);
+}
+
+/// A client whose windows let so many bytes of each answer through at a time.
+async fn narrow(address: &str, bytes: u32) -> http2::SendRequest<axum::body::Body> {
+    let stream = TcpStream::connect(address).await.expect("connected");
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    let handshake = builder.initial_stream_window_size(bytes).handshake(TokioIo::new(stream));
+    let (send, connection) = handshake.await.expect("HTTP/2");
+    tokio::spawn(connection);
+    send
+}
+
+/// Whoever leaves one answer unread, and goes on to ask and to read others.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_http_2_holds_back_ends_the_connection_whatever_else_it_asks() {
+    let mut send = narrow(&start().await, 64).await;
+    let begun = Instant::now();
+    let take = Request::post("http://sluice/v1/take").body(axum::body::Body::from(GOLDEN)).expect("valid");
+    let unread = send.send_request(take).await.expect("answered");
+    assert!(unread.body().size_hint().lower() > 64, "its window is too small for it");
+    let request = || Request::get("http://sluice/healthz").body(axum::body::Body::empty()).expect("valid");
+    while let Ok(answer) = send.send_request(request()).await {
+        // Cut off by the end, which may come in between.
+        let _ = answer.into_body().collect().await;
+        assert!(begun.elapsed().as_secs() <= 85, "still open");
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    }
+    assert!((70..=85).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    drop(unread);
+}
+
+/// Each of four leaves answers of a megabyte unread, of which HTTP/2's windows let a byte through.
+#[tokio::test]
+async fn answers_that_http_2_holds_back_hold_no_more_than_they_may() {
+    let bucket =
+        |key| format!(r#"{{"policy":"p","key":"{key}","tokens":1,"period_us":1,"burst":1,"cost":0}}"#);
+    let buckets: Vec<_> = (0..64).map(bucket).collect();
+    let take = format!(r#"{{"buckets":[{}]}}"#, buckets.join(","));
+    let takes = vec![take.as_str(); 220].join(",");
+    let body = axum::body::Bytes::from(format!(r#"{{"domain":"d","takes":[{takes}]}}"#));
+    let sluice = Running::start();
+    let mut unread = Vec::new();
+    let mut clients = Vec::new();
+    'full: for _ in 0..4 {
+        let mut send = narrow(&sluice.address, 1).await;
+        for _ in 0..30 {
+            let request = Request::post("http://sluice/v1/take");
+            let request = request.body(axum::body::Body::from(body.clone())).expect("valid");
+            let answer = send.send_request(request).await.expect("answered");
+            if answer.status() == 503 {
+                break 'full;
+            }
+            assert_eq!(answer.status(), 200);
+            unread.push(answer);
+        }
+        clients.push(send);
+    }
+    assert!((20..80).contains(&unread.len()), "{} answers wait to be read", unread.len());
+    let peak = sluice.peak_memory_bytes();
+    assert!(peak < 200 << 20, "{peak} bytes");
+    // Who takes its own back makes room for others.
+    drop((unread, clients));
+    let head = format!("POST /v1/take HTTP/1.1\r\nhost: sluice\r\ncontent-length: {}\r\n\r\n", GOLDEN.len());
+    support::wait_for("room for bodies", || {
+        let mut stream = PlainStream::connect(&sluice.address).expect("accepted");
+        exchange(&mut stream, (head.clone() + GOLDEN).as_bytes()).starts_with("HTTP/1.1 200").then_some(())
+    });
 }
 
 /// Sends for as long as it can, and never reads; the seconds until the connection is closed.

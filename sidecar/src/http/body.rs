@@ -3,7 +3,7 @@
 use std::{
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -11,7 +11,10 @@ use axum::body::{Body, Bytes, HttpBody};
 use http_body_util::BodyExt;
 use hyper::body::{Frame, SizeHint};
 
-use super::{refusal::RequestError, room::Room};
+use super::{
+    refusal::RequestError,
+    room::{Place, Room},
+};
 
 /// A filter sends its body at once; what takes longer than this is stuck.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -20,7 +23,12 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// hold more. A filter's batch has a few kilobytes.
 pub(super) const BODIES_BYTES: usize = 64 << 20;
 
-pub(super) async fn read(body: Body, max_bytes: usize, room: &Arc<Room>) -> Result<Bytes, RequestError> {
+/// The body, and its place among all, to be kept for as long as what was made of it.
+pub(super) async fn read(
+    body: Body,
+    max_bytes: usize,
+    room: &Arc<Room>,
+) -> Result<(Bytes, Place), RequestError> {
     // A length that was declared is refused before a byte of it is read.
     if body.size_hint().lower() > max_bytes as u64 {
         return Err(RequestError::BodyTooLarge { max_bytes });
@@ -29,7 +37,7 @@ pub(super) async fn read(body: Body, max_bytes: usize, room: &Arc<Room>) -> Resu
     outcome.unwrap_or(Err(RequestError::BodyTooSlow(BODY_TIMEOUT)))
 }
 
-async fn collect(mut body: Body, max_bytes: usize, room: &Arc<Room>) -> Result<Bytes, RequestError> {
+async fn collect(mut body: Body, max_bytes: usize, room: &Arc<Room>) -> Result<(Bytes, Place), RequestError> {
     let mut place = room.enter(0).ok_or(RequestError::NoRoom)?;
     let mut first = Bytes::new();
     let mut whole = Vec::new();
@@ -52,13 +60,28 @@ async fn collect(mut body: Body, max_bytes: usize, room: &Arc<Room>) -> Result<B
         }
     }
     // Most bodies come in one piece, which need not be copied.
-    Ok(if whole.is_empty() { first } else { whole.into() })
+    Ok((if whole.is_empty() { first } else { whole.into() }, place))
 }
 
-/// A body with something that is dropped once it was handed on wholly, or given up.
+/// A body with something that is dropped once the last of it was written, or given up: it goes along with the bytes.
+///
+/// A body is done as soon as it was handed on, and the bytes may wait long after: in the buffers of HTTP/2 for as long as its
+/// windows are too small.
 pub(super) struct Kept<B, T> {
     body: B,
     kept: Option<T>,
+}
+
+/// Bytes, and what they take along.
+struct Along<T> {
+    bytes: Bytes,
+    _kept: T,
+}
+
+impl<T> AsRef<[u8]> for Along<T> {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl<B, T> Kept<B, T> {
@@ -67,19 +90,25 @@ impl<B, T> Kept<B, T> {
     }
 }
 
-impl<B: HttpBody + Unpin, T: Unpin> HttpBody for Kept<B, T> {
-    type Data = B::Data;
+impl<B, T> HttpBody for Kept<B, T>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    T: Unpin + Send + 'static,
+{
+    type Data = Bytes;
     type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(context);
-        if self.body.is_end_stream() {
-            self.kept = None;
-        }
-        frame
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        let last = self.body.is_end_stream();
+        let take_along = |bytes| match self.kept.take_if(|_| last) {
+            Some(kept) => Bytes::from_owner(Along { bytes, _kept: kept }),
+            None => bytes,
+        };
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(take_along))))
     }
 
     fn is_end_stream(&self) -> bool {

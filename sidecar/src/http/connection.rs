@@ -189,19 +189,23 @@ impl Shared {
     }
 }
 
-/// A request under way: until its answer was handed on wholly.
-struct UnderWay(Shared);
+/// A request under way: until the last of its answer was written.
+struct UnderWay {
+    shared: Shared,
+    begun_at_ms: u64,
+}
 
 impl UnderWay {
-    fn begin(progress: &Shared, http2: bool) -> Self {
-        progress.change(|progress, now_ms| progress.request_begins(http2, now_ms));
-        Self(progress.clone())
+    fn begin(shared: &Shared, http2: bool) -> Self {
+        let begun_at_ms = shared.ms_at(Instant::now());
+        shared.lock().request_begins(http2, begun_at_ms);
+        Self { shared: shared.clone(), begun_at_ms }
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.change(Progress::request_ends);
+        self.shared.change(|progress, now_ms| progress.request_ends(self.begun_at_ms, now_ms));
     }
 }
 

@@ -144,7 +144,7 @@ async fn mark(mut response: Response) -> Response {
 
 /// Everything is read and checked before anything is taken, so a request that is refused took nothing.
 async fn take(State(service): State<Arc<Service>>, body: Body) -> Result<Response, RequestError> {
-    let body = body::read(body, service.max_body_bytes, &service.bodies).await?;
+    let (body, _place) = body::read(body, service.max_body_bytes, &service.bodies).await?;
     let batch = {
         let request: TakeRequest = from_json(&body).map_err(RequestError::from_json)?;
         Batch::try_from(&request)?

@@ -7,6 +7,9 @@ use std::time::Duration;
 /// before, so that no request meets a connection that is being closed.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
+/// How long a request may take, from its headers to the last byte of its answer: more than all that it waits for.
+const REQUEST_TIMEOUT: Duration = IDLE_TIMEOUT;
+
 /// How long a TLS handshake may take, and the headers of a request from their first byte. A filter sends them at once.
 pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -18,8 +21,8 @@ pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Progress {
     /// When a request last began or ended.
     changed_at_ms: u64,
-    /// Requests whose answers are not wholly sent.
-    requests: u32,
+    /// When those requests began whose answers are not wholly written: as many as HTTP/2 is granted at a time.
+    requests: Vec<u64>,
     /// When the first byte came that belongs to no request yet.
     begun_at_ms: Option<u64>,
     /// Since when nothing can be written.
@@ -42,7 +45,7 @@ pub(super) enum Due {
 impl Progress {
     /// Whether [`read`](Self::read) would change anything, so that most reads need not ask for the time.
     pub(super) fn minds_reads(&self) -> bool {
-        self.requests == 0 && self.begun_at_ms.is_none() && !self.http2
+        self.requests.is_empty() && self.begun_at_ms.is_none() && !self.http2
     }
 
     /// Bytes came.
@@ -64,14 +67,16 @@ impl Progress {
 
     /// The headers of a request are complete.
     pub(super) fn request_begins(&mut self, http2: bool, now_ms: u64) {
-        self.requests += 1;
+        self.requests.push(now_ms);
         self.http2 |= http2;
         (self.begun_at_ms, self.changed_at_ms) = (None, now_ms);
     }
 
-    /// A request's answer was handed on wholly, or the request was given up.
-    pub(super) fn request_ends(&mut self, now_ms: u64) {
-        self.requests = self.requests.saturating_sub(1);
+    /// The answer of a request that began then was written wholly, or the request was given up.
+    pub(super) fn request_ends(&mut self, begun_at_ms: u64, now_ms: u64) {
+        if let Some(place) = self.requests.iter().position(|&at_ms| at_ms == begun_at_ms) {
+            self.requests.swap_remove(place);
+        }
         self.changed_at_ms = now_ms;
     }
 
@@ -84,7 +89,9 @@ impl Progress {
         }
         let slow = self.begun_at_ms.map(|at_ms| after(at_ms, HEADER_TIMEOUT));
         let idle = after(self.changed_at_ms, IDLE_TIMEOUT);
-        let first = [stuck, slow].into_iter().flatten().fold(idle, u64::min);
+        // Of the oldest: other requests may begin and end meanwhile.
+        let late = self.requests.iter().min().map(|&at_ms| after(at_ms, REQUEST_TIMEOUT));
+        let first = [stuck, slow, late].into_iter().flatten().fold(idle, u64::min);
         if first <= now_ms { Due::End } else { Due::At(first) }
     }
 }
@@ -109,7 +116,7 @@ mod tests {
             Due::At(87_000),
             "what follows is its body, which has a time of its own"
         );
-        slow.request_ends(14_000);
+        slow.request_ends(12_000, 14_000);
         assert_eq!(slow.due(14_000), Due::At(89_000));
         slow.read(20_000);
         assert_eq!(slow.due(20_000), Due::At(30_000), "the next request is as quick as the first");
@@ -121,7 +128,7 @@ mod tests {
         pinging.read(0);
         assert_eq!(pinging.due(10_000), Due::End, "no request came after the preface");
         pinging.request_begins(true, 1_000);
-        pinging.request_ends(1_000);
+        pinging.request_ends(1_000, 1_000);
         pinging.read(30_000);
         assert_eq!((pinging.due(60_000), pinging.due(76_000)), (Due::At(76_000), Due::End));
     }
@@ -138,6 +145,22 @@ mod tests {
         let mut answered = Progress::default();
         answered.request_begins(true, 0);
         assert_eq!(answered.due(75_000), Due::End, "an answer that HTTP/2's windows hold back");
+    }
+
+    #[test]
+    fn a_request_that_does_not_end_is_not_forgotten_over_others() {
+        let mut held = Progress::default();
+        held.request_begins(true, 1_000);
+        held.request_begins(true, 2_000);
+        for now_ms in [30_000, 60_000] {
+            held.request_begins(true, now_ms);
+            held.request_ends(now_ms, now_ms);
+        }
+        assert_eq!((held.due(60_000), held.due(76_000)), (Due::At(76_000), Due::End));
+        held.request_ends(1_000, 76_000);
+        assert_eq!(held.due(76_000), Due::At(77_000));
+        held.request_ends(2_000, 76_000);
+        assert_eq!(held.due(76_000), Due::At(151_000));
     }
 
     #[test]
