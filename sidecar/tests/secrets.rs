@@ -92,7 +92,7 @@ fn no_secret_is_told() {
 
     drop(stream);
     sluice.terminate();
-    let log = reading.join().expect("no panic");
+    let log = sluice.logged.clone() + &reading.join().expect("no panic");
     assert!(log.contains("\"TRACE\""), "everything is logged: {log}");
     assert_untold("the log", &log);
 
@@ -118,5 +118,36 @@ fn no_secret_is_told() {
         let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
         assert!(!said.contains(PASSWORD) && !said.contains(TOKEN), "{arguments:?}: {said}");
         assert!(!said.contains(server.key.lines().nth(1).expect("a key")), "{arguments:?}: {said}");
+    }
+}
+
+/// A Redis that is there, and quotes what it was sent: one without HELLO, and one with another password.
+#[test]
+fn no_password_that_a_redis_quotes_is_told() {
+    let run = fleet::RunDir::new().expect("a directory");
+    let program = fleet::tools::redis_server().expect("redis-server is there");
+    for (arguments, password, reason) in [
+        (&["--rename-command", "HELLO", ""][..], PASSWORD, "it does not know HELLO"),
+        (&[], "another", "(WRONGPASS)"),
+    ] {
+        let redis = fleet::Redis::start(&program, &run, arguments).expect("Redis starts");
+        redis.command(&["CONFIG", "SET", "requirepass", password]).expect("set");
+        let url = format!("redis://:{PASSWORD}@{}", redis.addr());
+        let environment = [("REDIS_URL", url.as_str()), ("SLUICE_LOG", "trace")];
+        let mut sluice = Running::start_in(&["--shutdown-delay", "0s"], &environment);
+        let mut log = sluice.take_log();
+        let reading = std::thread::spawn(move || {
+            let mut text = String::new();
+            log.read_to_string(&mut text).expect("UTF-8");
+            text
+        });
+        for answer in [get(&sluice.address, "/readyz"), get(&sluice.admin, "/v1/status")] {
+            assert!(answer.contains(reason), "{answer}");
+            assert_untold("an answer", &answer);
+        }
+        sluice.terminate();
+        let log = sluice.logged.clone() + &reading.join().expect("no panic");
+        assert!(log.contains(reason), "{log}");
+        assert_untold("the log", &log);
     }
 }

@@ -11,13 +11,16 @@ use super::{TIMEOUTS, address, redis, remaining, until, until_ready, until_said}
 const RIGHTS: [&str; 9] =
     ["resetkeys", "~sluice:1:*", "+evalsha", "+eval", "+script|load", "+mget", "+set", "+del", "+time"];
 
+/// A name that could be taken for what is said of keys.
+const USER: &str = "monkey";
+
 fn set_user(redis: &Redis, rights: &[&str]) {
-    let user = ["ACL", "SETUSER", "sluice", "reset", "on", ">s3cret"];
+    let user = ["ACL", "SETUSER", USER, "reset", "on", ">s3cret"];
     redis.command(&[&user[..], rights].concat()).expect("the user is set");
 }
 
 fn url(redis: &Redis, password: &str) -> String {
-    format!("redis://sluice:{password}@{}", redis.addr())
+    format!("redis://{USER}:{password}@{}", redis.addr())
 }
 
 #[tokio::test]
@@ -61,14 +64,41 @@ async fn a_right_that_is_missing_is_named_and_seen_once_it_is_given() {
 }
 
 #[tokio::test]
+async fn a_database_needs_one_right_more_and_has_to_be_there() {
+    let (redis, _run) = redis(&["--databases", "4"]);
+    set_user(&redis, &RIGHTS);
+    let third = url(&redis, "s3cret") + "/3";
+    let store = RedisStore::start(address(&third), TIMEOUTS).await;
+    let reason = store.ready().expect_err("it may not SELECT");
+    assert!(reason.contains("(NOPERM)") && reason.contains("also +select"), "{reason}");
+    set_user(&redis, &[&RIGHTS[..], &["+select"]].concat());
+    until_ready(&store).await;
+    assert_eq!(remaining(&store, "a").await, Some(999_999));
+    let fourth = RedisStore::start(address(&third.replace("/3", "/4")), TIMEOUTS).await;
+    let reason = fourth.ready().expect_err("there are 0 to 3");
+    assert!(reason.contains("no database of this number"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_redis_without_hello_is_told_and_what_it_quotes_is_not() {
+    let (redis, _run) = redis(&["--rename-command", "HELLO", ""]);
+    redis.command(&["CONFIG", "SET", "requirepass", "hunter2-s3cret"]).expect("set");
+    let url = format!("redis://:hunter2-s3cret@{}", redis.addr());
+    let store = RedisStore::start(address(&url), TIMEOUTS).await;
+    let reason = store.ready().expect_err("it does not speak RESP3");
+    assert!(reason.contains("it does not know HELLO; "), "{reason}");
+    assert!(!reason.contains("hunter2") && !reason.contains("AUTH"), "{reason}");
+}
+
+#[tokio::test]
 async fn a_right_that_is_taken_away_is_told_and_seen_once_it_is_given_back() {
     let (redis, _run) = redis(&[]);
     set_user(&redis, &RIGHTS);
     let store = RedisStore::start(address(&url(&redis, "s3cret")), TIMEOUTS).await;
-    redis.command(&["ACL", "SETUSER", "sluice", "-set"]).expect("set");
+    redis.command(&["ACL", "SETUSER", USER, "-set"]).expect("set");
     assert_eq!(remaining(&store, "a").await, None);
     until_said(&store, "lacks a right (NOPERM)").await;
-    redis.command(&["ACL", "SETUSER", "sluice", "+set"]).expect("set");
+    redis.command(&["ACL", "SETUSER", USER, "+set"]).expect("set");
     until_ready(&store).await;
     assert!(remaining(&store, "a").await.is_some());
 }

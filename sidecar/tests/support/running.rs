@@ -12,6 +12,8 @@ use super::DEADLINE;
 pub struct Running {
     pub child: Child,
     log: Option<BufReader<ChildStderr>>,
+    /// What was logged so far, until the log was given away.
+    pub logged: String,
     pub address: String,
     /// Where operators ask.
     pub admin: String,
@@ -44,7 +46,8 @@ impl Running {
             .spawn()
             .expect("the program runs");
         let log = child.stderr.take().map(BufReader::new);
-        let mut running = Self { child, log, address: String::new(), admin: String::new() };
+        let mut running =
+            Self { child, log, logged: String::new(), address: String::new(), admin: String::new() };
         running.admin = running.wait_for_address("operators may ask");
         running.address = running.wait_for_address("listening");
         running
@@ -62,6 +65,7 @@ impl Running {
             line.clear();
             let log = self.log.as_mut().expect("the log was not given away");
             assert!(log.read_line(&mut line).expect("a line") > 0, "it ended before {words:?}");
+            self.logged.push_str(&line);
         }
         line
     }

@@ -102,9 +102,13 @@ where
             Ok(())
         });
     }
-    let (redis, driver) = MultiplexedConnection::new_with_config(login, stream, config)
-        .await
-        .map_err(|error| DialError::of(error, host))?;
+    let (redis, driver) =
+        MultiplexedConnection::new_with_config(login, stream, config).await.map_err(|error| {
+            match Fault::at_login(&error) {
+                Some(fault) => DialError::Fault(fault),
+                None => DialError::of(error, host),
+            }
+        })?;
     Ok(Connection { redis, lost, driver: tokio::spawn(driver).abort_handle() })
 }
 

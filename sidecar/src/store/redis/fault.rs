@@ -1,10 +1,18 @@
 //! What a Redis answers when it will not, each with its mend. Whatever is told here has taken nothing.
+//!
+//! Redis quotes what it was sent, which while logging in is a password: see [`Fault::at_login`].
 
 use redis::{ErrorKind, RedisError};
 
 /// The rights that the sidecar's user needs, as `ACL SETUSER` reads them.
-pub(super) const RIGHTS: &str =
-    "resetkeys ~sluice:1:* +evalsha +eval +script|load +mget +set +del +time +info";
+pub(super) const RIGHTS: &str = "resetkeys ~sluice:1:* +evalsha +eval +script|load +mget +set +del +time +info, for a database other than 0 also \
+     +select, and in a Cluster also +cluster|info +cluster|nodes +asking";
+
+/// What the sidecar sends.
+const COMMANDS: [&str; 15] = [
+    "HELLO", "AUTH", "SELECT", "CLIENT", "INFO", "EVALSHA", "EVAL", "SCRIPT", "MGET", "SET", "DEL", "TIME",
+    "CLUSTER", "ASKING", "SENTINEL",
+];
 
 /// An error that Redis answered, by name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,6 +67,19 @@ pub(super) enum Fault {
     /// It answered the script as one that it does not know, even where the whole script was sent.
     #[error("it does not know the script (NOSCRIPT)")]
     NoScript,
+    /// The command.
+    #[error(
+        "it does not know {0}; sluice needs Redis 6.2 or later, or any Valkey, each command by its own name \
+         (rename-command), and no proxy before it that knows fewer"
+    )]
+    UnknownCommand(&'static str),
+    #[error("it has no database of this number; name another in --redis-url, or raise its setting databases")]
+    NoDatabase,
+    #[error(
+        "it refuses the login by an error of its own, which is not told here since it may quote the password; log in \
+         by redis-cli to see it"
+    )]
+    Login,
     #[error("it answered: {0}")]
     Other(String),
 }
@@ -67,8 +88,11 @@ impl Fault {
     /// Reads the error of a server; nothing where it is none, such as a connection that was lost.
     pub(super) fn of(error: &RedisError) -> Option<Self> {
         let said = error.detail().unwrap_or_default();
-        if error.kind() == ErrorKind::AuthenticationFailed {
-            return Some(Self::WrongPassword);
+        match error.kind() {
+            ErrorKind::AuthenticationFailed => return Some(Self::WrongPassword),
+            // So the library tells of Redis before version 7.
+            ErrorKind::RESP3NotSupported => return Some(Self::UnknownCommand("HELLO")),
+            _ => {}
         }
         let code = error.code()?;
         if let Some(fault) = Self::named(code, said) {
@@ -85,9 +109,26 @@ impl Fault {
             {
                 Self::NoRight(said.to_owned())
             }
-            (code, "") => Self::Other(code.to_owned()),
-            (code, said) => Self::Other(format!("{code} {said}")),
+            // Of SELECT while logging in the library passes on no code.
+            ("ERR", said) if said.contains("no permissions to run") => Self::NoRight(said.to_owned()),
+            ("ERR", said) if said.contains("DB index is out of range") => Self::NoDatabase,
+            ("NOPROTO", _) => Self::UnknownCommand("HELLO 3"),
+            (code, said) => match unknown_command(said) {
+                Some(command) => Self::UnknownCommand(command),
+                None if said.is_empty() => Self::Other(code.to_owned()),
+                None => Self::Other(format!("{code} {said}")),
+            },
         }))
+    }
+
+    /// Likewise, of an error while logging in: then nothing is told in the server's own words.
+    pub(super) fn at_login(error: &RedisError) -> Option<Self> {
+        Some(match Self::of(error)? {
+            // Nothing else that is sent then needs a right.
+            Self::NoRight(_) => Self::NoRight("it may not SELECT its database".to_owned()),
+            Self::Other(_) => Self::Login,
+            fault => fault,
+        })
     }
 
     fn named(code: &str, said: &str) -> Option<Self> {
@@ -124,16 +165,26 @@ impl Fault {
             | Self::TryAgain
             | Self::CrossSlot
             | Self::NoPassword
-            | Self::WrongPassword => true,
+            | Self::WrongPassword
+            | Self::NoDatabase
+            | Self::Login => true,
             Self::OutOfMemory
             | Self::Misconfigured
             | Self::TooFewReplicas
             | Self::Busy
             | Self::NoRight(_)
             | Self::NoScript
+            | Self::UnknownCommand(_)
             | Self::Other(_) => false,
         }
     }
+}
+
+/// Which of our commands is unknown: behind it the server quotes what came with it.
+fn unknown_command(said: &str) -> Option<&'static str> {
+    let quoted = said.strip_prefix("unknown command ")?;
+    let name = quoted.get(1..)?.split(['\'', '`', '"']).next()?;
+    COMMANDS.into_iter().find(|command| command.eq_ignore_ascii_case(name))
 }
 
 #[cfg(test)]
@@ -179,9 +230,29 @@ mod tests {
                 ),
             ),
             ("NOSCRIPT No matching script.", Fault::NoScript),
+            (
+                "ERR this user has no permissions to run the 'select' command",
+                Fault::NoRight("this user has no permissions to run the 'select' command".into()),
+            ),
+            ("ERR DB index is out of range", Fault::NoDatabase),
+            ("NOPROTO unsupported protocol version", Fault::UnknownCommand("HELLO 3")),
+            (
+                "ERR unknown command 'hello', with args beginning with: '3' 'AUTH' 'default' 'hunter2'",
+                Fault::UnknownCommand("HELLO"),
+            ),
+            ("ERR unknown command `INFO`, with args beginning with: ", Fault::UnknownCommand("INFO")),
             ("ERR something else", Fault::Other("ERR something else".into())),
         ] {
             assert_eq!(Fault::of(&answered(line)), Some(fault), "{line}");
+        }
+        for line in [
+            "ERR unknown command 'hunter2'",
+            "ERR syntax error near 'hunter2'",
+            "HUNTER2 hunter2",
+            "NOPERM hunter2",
+        ] {
+            let told = Fault::at_login(&answered(line)).expect("an error").to_string();
+            assert!(!told.to_lowercase().contains("hunter2"), "{told}");
         }
         let lost = RedisError::from(std::io::Error::other("the network is down"));
         assert_eq!(Fault::of(&lost), None);

@@ -283,7 +283,8 @@ async fn check_rights(
     for (name, outcome) in names.into_iter().zip(outcomes) {
         let Err(error) = outcome else { continue };
         match Fault::of(&error) {
-            Some(Fault::NoRight(said)) if said.contains("key") && !said.contains("command '") => {
+            // It quotes the user's name, which may hold anything but a space.
+            Some(Fault::NoRight(said)) if said.contains("permissions to access") => {
                 missing.push("the keys sluice:1:*");
             }
             Some(Fault::NoRight(_)) => missing.push(name),

@@ -215,7 +215,11 @@ mod tests {
                 assert_eq!(following.look(&told, 3), None);
             }
         }
-        assert_eq!(following.look(&[anew.clone()], 3), None, "one of three is no majority, however often");
+        assert_eq!(
+            following.look(std::slice::from_ref(&anew), 3),
+            None,
+            "one of three is no majority, however often"
+        );
         for _ in 1..LOOKS {
             assert_eq!(following.look(&[anew.clone(), anew.clone()], 3), None);
         }
