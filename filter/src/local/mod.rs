@@ -45,7 +45,8 @@ pub struct Unshared;
 /// The table as one worker sees it.
 #[derive(Debug)]
 pub struct Table {
-    /// Of the names of its values: other domains and other sizes are other tables.
+    /// Of the names of its values: other domains and other sizes are other tables, and so is another format of its slots,
+    /// which the data of an Envoy outlives.
     prefix: String,
     slots: u64,
     secret: OnceCell<Vec<u8>>,
@@ -107,7 +108,11 @@ impl Table {
     pub fn new(domain: &str, buckets: usize) -> Self {
         let slots =
             u64::try_from(buckets.checked_div(MAX_ENTRIES).unwrap_or_default()).unwrap_or(u64::MAX).max(1);
-        Self { prefix: format!("sluice.local/{domain}/{slots}"), slots, secret: OnceCell::new() }
+        Self {
+            prefix: format!("sluice.local.{}/{domain}/{slots}", slot::FORMAT),
+            slots,
+            secret: OnceCell::new(),
+        }
     }
 
     /// Takes what is asked, all or none. `now_us` is asked after a slot was read, so that no other worker has written it
@@ -128,9 +133,14 @@ impl Table {
                 opened.iter().zip(questions).map(|(open, question)| question.look(&open.slot, open.now_us));
             let looked: Vec<Answer<'_>> = looked.collect();
             if looked.iter().any(|answer| !answer.allowed) {
-                let verdicts =
-                    opened.into_iter().zip(looked).map(|(open, answer)| denied(shared, open, answer));
-                return Ok(Decision { verdicts: verdicts.collect(), forgotten: 0 });
+                let mut decision = Decision { verdicts: Vec::with_capacity(questions.len()), forgotten: 0 };
+                for (open, Answer { verdicts, kept, .. }) in opened.into_iter().zip(looked) {
+                    // What was counted in the future, by a clock that went back, is kept anew. Where another worker was
+                    // quicker, or nothing can be written, the next does.
+                    let forgotten = open.keep(shared, kept, questions).ok().flatten().unwrap_or_default();
+                    decision.add(verdicts, forgotten);
+                }
+                return Ok(decision);
             }
             if let Some(decision) = self.take_all(shared, questions, opened, now_us)? {
                 return Ok(decision);
@@ -149,15 +159,12 @@ impl Table {
     ) -> Result<Option<Decision>, Unshared> {
         let mut decision = Decision { verdicts: Vec::with_capacity(questions.len()), forgotten: 0 };
         for (open, question) in opened.into_iter().zip(questions) {
-            match self.change(shared, open, question, now_us, Question::take) {
-                Ok(Some((verdicts, forgotten))) => {
-                    decision.verdicts.push(verdicts);
-                    decision.forgotten = decision.forgotten.saturating_add(forgotten);
-                }
+            match self.change(shared, open, (question, questions), now_us, Question::take) {
+                Ok(Some((verdicts, forgotten))) => decision.add(verdicts, forgotten),
                 lost => {
                     for taken in questions.iter().take(decision.verdicts.len()) {
                         let open = self.open(shared, taken, now_us)?;
-                        self.change(shared, open, taken, now_us, Question::give_back)?;
+                        self.change(shared, open, (taken, questions), now_us, Question::give_back)?;
                     }
                     return lost.map(|_| None);
                 }
@@ -166,13 +173,13 @@ impl Table {
         Ok(Some(decision))
     }
 
-    /// Changes a slot as `change` says, once no other worker was quicker; `None` where that denies. Else how the buckets stand,
-    /// and how many others were forgotten.
+    /// Changes a slot as `change` says of the first question, one of all in the second place, once no other worker was quicker;
+    /// `None` where that denies. Else how the buckets stand, and how many others were forgotten.
     fn change<'a>(
         &self,
         shared: &impl Shared,
         mut open: Open,
-        question: &'a Question<'a>,
+        (question, questions): (&'a Question<'a>, &[Question<'_>]),
         now_us: &impl Fn() -> u64,
         change: impl Fn(&'a Question<'a>, &Slot, u64) -> Answer<'a>,
     ) -> Result<Option<(Vec<BucketVerdict>, u32)>, Unshared> {
@@ -181,7 +188,7 @@ impl Table {
             if !answer.allowed {
                 return Ok(None);
             }
-            match open.keep(shared, answer.kept)? {
+            match open.keep(shared, answer.kept, questions)? {
                 Some(forgotten) => return Ok(Some((answer.verdicts, forgotten))),
                 None => open = self.open(shared, question, now_us)?,
             }
@@ -231,26 +238,32 @@ impl Table {
 }
 
 impl Open {
-    /// Keeps buckets in the slot, unless another worker has written it since; how many others were forgotten for that.
-    fn keep(mut self, shared: &impl Shared, kept: Vec<(&[u8], Keep)>) -> Result<Option<u32>, Unshared> {
+    /// Keeps buckets in the slot, unless another worker has written it since; how many others were forgotten for that, none of
+    /// which is asked by `questions`.
+    fn keep(
+        mut self,
+        shared: &impl Shared,
+        kept: Vec<(&[u8], Keep)>,
+        questions: &[Question<'_>],
+    ) -> Result<Option<u32>, Unshared> {
         if kept.iter().all(|(_, keep)| *keep == Keep::AsItIs) {
             return Ok(Some(0));
         }
         for (name, keep) in kept {
             self.slot.put(name, keep);
         }
-        let forgotten = self.slot.make_room(self.now_us);
+        let is_own = |name: &[u8]| questions.iter().flat_map(|own| &own.limits).any(|(own, ..)| own == name);
+        let forgotten = self.slot.make_room(self.now_us, is_own);
         let is_written = shared.swap(&self.name, &self.slot.write(), self.version)?;
         Ok(is_written.then_some(forgotten))
     }
 }
 
-/// How buckets stand of which nothing is taken. Those that were counted in the future, by a clock that went back, are kept
-/// anew all the same.
-fn denied(shared: &impl Shared, open: Open, answer: Answer<'_>) -> Vec<BucketVerdict> {
-    // Where another worker was quicker, or nothing can be written, the next does.
-    let _kept = open.keep(shared, answer.kept);
-    answer.verdicts
+impl Decision {
+    fn add(&mut self, verdicts: Vec<BucketVerdict>, forgotten: u32) {
+        self.verdicts.push(verdicts);
+        self.forgotten = self.forgotten.saturating_add(forgotten);
+    }
 }
 
 impl Question<'_> {

@@ -1,9 +1,14 @@
 //! One slot of the table: a few buckets, each under its exact name, as bytes that all workers read and write.
 
+use std::cmp::Reverse;
+
 use bucket::{Bucket, Keep};
 
-/// The most buckets of one slot. All limits of a policy have room in it.
+/// The most buckets of one slot, unless more belong to one request. All limits of a policy have room in it.
 pub const MAX_ENTRIES: usize = 16;
+
+/// Which bytes a slot is written as: another number for any other.
+pub const FORMAT: u32 = 1;
 
 /// What a slot keeps. A bucket that is full is not kept.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -15,8 +20,6 @@ struct Entry {
     bucket: Bucket,
     /// How long after it was counted it is full.
     full_after_us: u64,
-    /// Whether it was kept by who has the slot open.
-    is_new: bool,
 }
 
 impl Slot {
@@ -48,19 +51,28 @@ impl Slot {
         }
         self.0.retain(|entry| entry.name != name);
         if let Keep::Bucket(bucket, full_after_us) = keep {
-            self.0.push(Entry { name: name.to_vec(), bucket, full_after_us, is_new: true });
+            self.0.push(Entry { name: name.to_vec(), bucket, full_after_us });
         }
     }
 
-    /// Forgets the buckets that are full at `now_us`, and of those beyond what a slot holds the ones that are full soonest;
-    /// how many of the latter, which were not full yet. What was just kept stays.
-    pub fn make_room(&mut self, now_us: u64) -> u32 {
-        self.0.retain(|entry| entry.is_new || entry.full_in_us(now_us) > 0);
+    /// Forgets the buckets that are full at `now_us`, and as many others as are more than a slot holds; how many others.
+    ///
+    /// It is a bucket of the limit that has most of them here: so new keys of one limit push out none of another that has
+    /// fewer. Of those it is one that was counted in the future, by a clock that has gone back, or else the one that is full soonest.
+    /// `is_own` are those of the request that takes now: they stay, however many they are.
+    pub fn make_room(&mut self, now_us: u64, is_own: impl Fn(&[u8]) -> bool) -> u32 {
+        self.0.retain(|entry| entry.full_in_us(now_us) > 0 || is_own(&entry.name));
         let mut forgotten: u32 = 0;
         while self.0.len() > MAX_ENTRIES {
-            let old = self.0.iter().enumerate().filter(|(_, entry)| !entry.is_new);
-            let Some((soonest, _)) = old.min_by_key(|(_, entry)| entry.full_in_us(now_us)) else { break };
-            self.0.swap_remove(soonest);
+            let limits: Vec<&[u8]> = self.0.iter().map(Entry::limit).collect();
+            let others =
+                self.0.iter().zip(&limits).enumerate().filter(|(_, (entry, _))| !is_own(&entry.name));
+            let first = others.min_by_key(|(_, (entry, limit))| {
+                let kin = limits.iter().filter(|other| other == limit).count();
+                (Reverse(kin), entry.bucket.at_us() <= now_us, entry.full_in_us(now_us))
+            });
+            let Some((first, _)) = first else { break };
+            self.0.swap_remove(first);
             forgotten = forgotten.saturating_add(1);
         }
         forgotten
@@ -68,6 +80,11 @@ impl Slot {
 }
 
 impl Entry {
+    /// The name of its limit: what stands before the NUL.
+    fn limit(&self) -> &[u8] {
+        self.name.split(|byte| *byte == 0).next().unwrap_or_default()
+    }
+
     /// By a clock that went back it is as long as when it was counted.
     fn full_in_us(&self, now_us: u64) -> u64 {
         self.full_after_us.saturating_sub(now_us.saturating_sub(self.bucket.at_us()))
@@ -86,7 +103,7 @@ impl Entry {
             u64::from_le_bytes(*at_us),
         )?;
         let full_after_us = u64::from_le_bytes(*full_after_us);
-        Some((Self { name: name.to_vec(), bucket, full_after_us, is_new: false }, rest))
+        Some((Self { name: name.to_vec(), bucket, full_after_us }, rest))
     }
 
     fn write(&self, bytes: &mut Vec<u8>) {

@@ -9,6 +9,8 @@
     reason = "a test may panic: that is how it fails"
 )]
 
+mod room;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -228,38 +230,6 @@ fn a_clock_that_went_back_locks_nobody_out() {
     assert!(!worker.passes("a"), "it is as it was");
     worker.now_us.set(START_US - 3_600_000_000 + 1_000_000);
     assert!(worker.passes("a"));
-}
-
-#[test]
-fn a_full_slot_forgets_what_is_full_and_then_what_is_nearest_to_it() {
-    let memory = Memory::default();
-    let worker = Worker::new(&memory, one("1 per second", 4, 100), 16);
-    for _ in 0..4 {
-        assert!(worker.passes("greedy"));
-    }
-    let mut forgotten = 0;
-    for key in 0..100 {
-        forgotten += worker.decide(&format!("guest {key}"), 1).forgotten;
-    }
-    assert_eq!(forgotten, 100 - 15);
-    assert!(!worker.passes("greedy"), "who owes most is remembered longest");
-    worker.now_us.set(START_US + 1_000_000);
-    assert_eq!(worker.decide("late", 1).forgotten, 0, "those that are full make room first");
-}
-
-#[test]
-fn a_million_keys_fit_into_bounded_memory() {
-    let memory = Memory::default();
-    let worker = Worker::new(&memory, one("1 per day", 10, 100), 1_024);
-    let mut most = 0;
-    for key in 0..1_000_000 {
-        assert!(worker.passes(&format!("{key:020}")));
-        if key % 100_000 == 0 {
-            most = most.max(memory.bytes());
-        }
-    }
-    let bytes = memory.bytes().max(most);
-    assert!(bytes <= 1_024 * 64 + 64 * 64, "{bytes} bytes");
 }
 
 #[test]
