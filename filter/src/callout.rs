@@ -1,6 +1,7 @@
 //! Takes as bytes, and the bytes that come back as verdicts.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use contract::{MARKER_HEADER, TAKE_PATH, Take, TakeRequest, TakeResponse, VERSION, Verdict};
 use policy::{Failure, Policies};
@@ -9,6 +10,9 @@ use crate::host::{self, Buffer, HeaderMap};
 
 /// The largest answer that is read, in bytes: more than any answer to a batch of ours has.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
+
+/// The longest that a probe is waited for, since no other is sent meanwhile.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The body of a callout.
 pub fn encode<'a>(policies: &'a Policies, takes: Vec<Take<'a>>) -> Option<Vec<u8>> {
@@ -32,7 +36,7 @@ pub fn send(policies: &Policies, body: &[u8]) -> Result<u32, host::Refused> {
 pub fn probe(policies: &Policies) -> Result<u32, host::Refused> {
     let sidecar = policies.sidecar();
     let headers = [(":method", "GET"), (":path", "/healthz"), (":authority", "sluice")];
-    host::http_call(&sidecar.cluster, &headers, &[], sidecar.timeout)
+    host::http_call(&sidecar.cluster, &headers, &[], sidecar.timeout.min(PROBE_TIMEOUT))
 }
 
 /// Whether a sidecar wrote the answer to the callout that has just come back.
@@ -50,7 +54,7 @@ pub fn verdicts(takes: usize, num_headers: usize, body_size: usize) -> Result<Ve
         return Err(Failure::Reset);
     }
     let status = host::header(HeaderMap::CallResponse, ":status");
-    if host::header(HeaderMap::CallResponse, MARKER_HEADER).as_deref() != Some(VERSION.as_bytes()) {
+    if !is_ours(num_headers) {
         let timeout = status.as_deref() == Some(b"504");
         return Err(if timeout { Failure::Timeout } else { Failure::NoAnswer });
     }

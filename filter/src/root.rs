@@ -39,7 +39,10 @@ impl Root {
                 for warning in policies.warnings() {
                     host::log(LogLevel::Warn, &format!("sluice: the configuration is valid, but {warning}"));
                 }
-                self.worker.replace(Some(Rc::new(Worker::new(self.id, policies))));
+                let former = self.worker.replace(Some(Rc::new(Worker::new(self.id, policies))));
+                if let Some(former) = former {
+                    former.done();
+                }
                 true
             }
             Err(error) => {

@@ -17,30 +17,31 @@ impl Worker {
 
     /// What a callout that came back says of the sidecar.
     pub(super) fn weigh(&self, failure: Option<Failure>, times: Times) {
-        let waited_us = times.heard_at_us.saturating_sub(times.asked_at_us);
-        let timeout_us = u64::try_from(self.policies.sidecar().timeout.as_micros()).unwrap_or(u64::MAX);
+        let waited = Duration::from_micros(times.heard_at_us.saturating_sub(times.asked_at_us));
         let heard = match failure {
             // The first two are answers, if of no use.
             None | Some(Failure::Refused | Failure::Unreadable) => Heard::Sidecar,
             Some(Failure::Timeout) => Heard::NobodyInVain,
-            // A connection that is not made in time ends like one that is refused.
-            Some(_) if waited_us >= timeout_us >> 1 => Heard::NobodyInVain,
-            Some(_) => Heard::NobodyAtOnce,
+            Some(_) => Heard::nobody_after(waited, self.policies.sidecar().timeout),
         };
-        self.hear(heard);
+        self.hear(heard, times);
     }
 
-    fn hear(&self, heard: Heard) {
-        let turned = self.breaker.borrow_mut().heard(heard);
+    fn hear(&self, heard: Heard, times: Times) {
+        let was_open = self.is_open();
+        let turned = self.breaker.borrow_mut().heard(heard, times.asked_at_us, times.heard_at_us);
+        let Some(turned) = turned else { return };
+        self.tick_as_needed();
+        if self.is_open() && !self.ticking.get() {
+            // Nobody would ever close it.
+            return self.breaker.borrow_mut().give_up();
+        }
+        if was_open != self.is_open() {
+            self.stats.breaker(!was_open);
+        }
         let cluster = &self.policies.sidecar().cluster;
         match turned {
-            Some(Turned::Open) => {
-                self.tick_as_needed();
-                if !self.ticking.get() {
-                    // Nobody would ever close it.
-                    return self.breaker.borrow_mut().give_up();
-                }
-                self.stats.breaker(true);
+            Turned::Open => {
                 self.failing.set(true);
                 host::log(
                     LogLevel::Warn,
@@ -50,16 +51,15 @@ impl Worker {
                     ),
                 );
             }
-            Some(Turned::Closed) => {
-                self.tick_as_needed();
-                self.stats.breaker(false);
+            // A sidecar may answer probes for hours, and no take: that is told once.
+            Turned::HalfOpen | Turned::OpenAgain => {}
+            Turned::Closed => {
                 self.failing.set(false);
                 host::log(
                     LogLevel::Info,
                     &format!("sluice: the cluster {cluster:?} answers again, and is asked again"),
                 );
             }
-            None => {}
         }
     }
 
@@ -77,8 +77,9 @@ impl Worker {
     /// Whether the callout was a probe, which has come back.
     pub(super) fn is_probe(&self, token: u32, num_headers: usize) -> bool {
         let is_back = self.breaker.borrow_mut().is_back(token);
-        if is_back {
-            self.hear(if callout::is_ours(num_headers) { Heard::Sidecar } else { Heard::NobodyInVain });
+        if is_back && callout::is_ours(num_headers) {
+            let now_us = self.clock.now_us();
+            self.hear(Heard::Probe, Times { asked_at_us: now_us, heard_at_us: now_us });
         }
         is_back
     }

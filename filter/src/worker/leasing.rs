@@ -71,7 +71,7 @@ impl Worker {
     pub(super) fn upkeep(&self, wanted: Vec<Item>) {
         let Some(leases) = &self.leases else { return };
         if self.is_open() {
-            // What has ended meanwhile is returned afterwards, if it has not lapsed.
+            // What ends meanwhile is returned afterwards, if it has not lapsed. What waited when it opened lapses.
             return;
         }
         while self.batcher.borrow().has_room_to_spare() {

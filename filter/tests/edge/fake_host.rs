@@ -41,6 +41,7 @@ pub struct Callout {
     pub token: u32,
     pub owner: u32,
     pub path: String,
+    pub timeout_ms: u32,
     pub body: Vec<u8>,
 }
 
@@ -62,6 +63,8 @@ pub struct Host {
     pub answer: Option<(Headers, Vec<u8>)>,
     /// Whether callouts are refused at once, as they are without an endpoint.
     pub no_endpoints: bool,
+    /// Whether shared data cannot be written.
+    pub no_shared: bool,
     pub log: Vec<String>,
     /// How often each import was called.
     pub calls: BTreeMap<&'static str, usize>,
@@ -348,7 +351,7 @@ unsafe extern "C" fn proxy_http_call(
     body_size: usize,
     _trailers: *const u8,
     _trailers_size: usize,
-    _timeout: u32,
+    timeout_ms: u32,
     token: *mut u32,
 ) -> u32 {
     let (headers, body) = unsafe { (pairs(taken(headers, headers_size)), taken(body, body_size).to_vec()) };
@@ -359,7 +362,7 @@ unsafe extern "C" fn proxy_http_call(
         }
         host.next_id += 1;
         unsafe { *token = host.next_id };
-        host.callouts.push(Callout { token: host.next_id, owner: host.acting(), path, body });
+        host.callouts.push(Callout { token: host.next_id, owner: host.acting(), path, timeout_ms, body });
         OK
     })
 }
@@ -392,6 +395,9 @@ unsafe extern "C" fn proxy_set_shared_data(
 ) -> u32 {
     let (key, value) = unsafe { (text(key, key_size), taken(value, value_size).to_vec()) };
     called("set_shared_data", |host| {
+        if host.no_shared {
+            return INTERNAL_FAILURE;
+        }
         if version != 0 && host.shared.get(&key).is_some_and(|(_, current)| *current != version) {
             return CAS_MISMATCH;
         }
