@@ -99,7 +99,8 @@ fn shares(policy: &Policy) {
     for (own, all) in policy.local_limits().iter().zip(policy.limits()) {
         let (own, all) = (own.limit, all.limit);
         assert!((1..=all.burst_tokens()).contains(&own.burst_tokens()), "{own:?} of {all:?}");
-        let speed = |limit: bucket::Limit, by: bucket::Limit| u128::from(limit.tokens()) * u128::from(by.period_us());
+        let speed =
+            |limit: bucket::Limit, by: bucket::Limit| u128::from(limit.tokens()) * u128::from(by.period_us());
         assert!(speed(own, all) <= speed(all, own), "{own:?} of {all:?}");
     }
 }
@@ -168,7 +169,8 @@ fn acceptable(policies: &Policies, takes: Vec<Take<'_>>) {
 /// Whatever is answered can be sent, and nobody is denied by nobody.
 #[must_use]
 pub fn answering(policies: &Policies, asks: &[Ask], verdicts: &[Verdict], draw: u32) -> Answer {
-    let answer = policies.answer(asks, verdicts, draw).unwrap_or_else(|failure| policies.failed(asks, failure));
+    let answer =
+        policies.answer(asks, verdicts, draw).unwrap_or_else(|failure| policies.failed(asks, failure));
     sendable(&answer);
     assert!(answer.charged.len() <= asks.len(), "{answer:?}");
     let denied = verdicts.iter().any(|verdict| matches!(verdict, Verdict::Denied(_)));
