@@ -60,7 +60,12 @@ fn a_wrong_configuration_ends_with_64_and_says_what_would_be_right() {
         (&["--log", "sluice=loud"], &["--log", "sluice=loud", "info"]),
         (&["--log-format", "xml"], &["--log-format", "text", "json"]),
         (&["--redis-url", "http://redis"], &["--redis-url", "\"http\"", "redis://"]),
-        (&["--redis-url", "rediss://redis"], &["--redis-url", "TLS"]),
+        (&["--redis-url", "rediss://redis#insecure"], &["--redis-url", "--redis-ca"]),
+        (
+            &["--redis-url", "rediss://redis", "--redis-ca", "/nowhere"],
+            &["--redis-ca", "/nowhere cannot be read"],
+        ),
+        (&["--redis-url", "redis://redis", "--redis-ca", "/nowhere"], &["--redis-url", "Write rediss://"]),
     ];
     for (arguments, words) in wrong {
         assert_exit(&sluice(arguments, &[]), 64, words);
@@ -166,4 +171,41 @@ fn health_tells_whether_a_sidecar_is_ready() {
     let address = running.address.clone();
     drop(running);
     assert_exit(&sluice(&["--listen", &address, "health"], &[]), 1, &["no answer"]);
+}
+
+fn redis(arguments: &[&str]) -> (fleet::Redis, fleet::RunDir) {
+    let run = fleet::RunDir::new().expect("a directory");
+    let program = fleet::tools::redis_server().expect("redis-server is there");
+    (fleet::Redis::start(&program, &run, arguments).expect("Redis starts"), run)
+}
+
+#[test]
+fn a_redis_that_hesitates_is_told_from_one_that_is_lost_and_its_evictions_once() {
+    let (redis, _run) = redis(&["--maxmemory-policy", "allkeys-lru"]);
+    let url = redis.url();
+    let arguments = ["--shutdown-delay", "0s", "--redis-timeout", "1s", "--redis-url", &url];
+    let mut sluice = Running::start_with(&arguments);
+    assert!(sluice.logged.contains("connected to Redis"), "{}", sluice.logged);
+    // Longer than its timeout, and shorter than a silence: a probe is sent each second.
+    redis.command(&["CLIENT", "PAUSE", "2500"]).expect("paused");
+    let late = sluice.wait_for_line("\"WARN\"");
+    assert!(late.contains("Redis is late; takes fail until it answers a probe in time"), "{late}");
+    sluice.wait_for_line("Redis can be used again, over the same connection");
+    redis.command(&["CLIENT", "KILL", "TYPE", "normal"]).expect("killed");
+    sluice.wait_for_line("Redis cannot be used");
+    sluice.wait_for_line("connected to Redis");
+    assert_eq!(sluice.logged.matches("Redis may evict buckets").count(), 1, "{}", sluice.logged);
+}
+
+/// Compose passes on an empty variable where one is not set.
+#[test]
+fn an_empty_password_is_none() {
+    let (redis, _run) = redis(&[]);
+    redis.command(&["CONFIG", "SET", "requirepass", "s3cret"]).expect("set");
+    let url = format!("redis://:s3cret@{}", redis.addr());
+    let environment =
+        [("REDIS_URL", url.as_str()), ("SLUICE_REDIS_PASSWORD", ""), ("SLUICE_REDIS_SENTINEL_AUTH", "")];
+    let sluice = Running::start_in(&["--shutdown-delay", "0s"], &environment);
+    let answer = get(&sluice.address, "/readyz");
+    assert!(answer.contains("200 OK"), "{answer}");
 }

@@ -36,8 +36,11 @@ pub struct RedisArgs {
     pub redis_sentinel_auth: Option<Secret>,
 }
 
+/// An empty one is none: so Compose passes on what is not set.
 fn secret(variable: &str) -> Option<Secret> {
-    env::var_os(variable).map(|secret| Secret::new(secret.to_string_lossy().into_owned()))
+    env::var_os(variable)
+        .filter(|secret| !secret.is_empty())
+        .map(|secret| Secret::new(secret.to_string_lossy().into_owned()))
 }
 
 impl RedisArgs {

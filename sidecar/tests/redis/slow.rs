@@ -86,7 +86,9 @@ async fn a_network_that_goes_silent_is_noticed_while_idle_and_a_new_connection_m
 
 #[tokio::test]
 async fn more_than_redis_can_decide_is_shed_in_time_and_never_sent() {
-    let (store, _wire, redis, _run) = behind_a_wire(IMPATIENT).await;
+    // All are to arrive before the first give their places back, however slow the machine is.
+    let patient = Timeouts { answer: Duration::from_secs(4), ..IMPATIENT };
+    let (store, _wire, redis, _run) = behind_a_wire(patient).await;
     let before = runs(&redis);
     redis.process().freeze();
     let started = Instant::now();
@@ -113,7 +115,7 @@ async fn more_than_redis_can_decide_is_shed_in_time_and_never_sent() {
     }
     let took = started.elapsed();
     println!("{refused} refused, {failed} failed, all within {took:?}");
-    assert!(took < IMPATIENT.answer + SLACK, "all were answered within {took:?}");
+    assert!(took < patient.answer + SLACK, "all were answered within {took:?}");
     assert_eq!(failed, 1_024, "so many may wait, and no more");
     until("the silence to be told", || store.ready().is_err()).await;
     redis.process().thaw();

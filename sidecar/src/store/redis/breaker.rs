@@ -3,8 +3,9 @@
 //! - *Closed*: the Redis answers in time, and runs are sent. A probe is sent where none has been for a second.
 //! - *Probing*: a run was late, or the link is new. No run is sent, and requests fail at once, until a probe is answered
 //!   in time. A probe is a run of the script that takes one token of a bucket of nobody's. It is answered behind what
-//!   was sent before it, so a Redis that hesitated once is used again at the moment it goes on, over the same
-//!   connection; and one that answers late each time is asked ever more rarely, while requests cost nothing.
+//!   was sent before it, so a Redis that hesitated once is used again at the moment it goes on where that is within one
+//!   more timeout; after that by a later probe, over the same connection where nothing was silent for four timeouts,
+//!   and over a new one otherwise. One that answers late each time is asked ever more rarely, while requests cost nothing.
 //! - *Refusing*: the Redis answers in time that it will not write. Runs are sent, since what is denied needs no write;
 //!   probes tell when it will again.
 //! - *Unlinked*: there is no connection, and attempts to make one follow each other ever more rarely.

@@ -12,11 +12,12 @@ use tokio::{
     sync::Notify,
     task::AbortHandle,
 };
+use tokio_rustls::TlsConnector;
 
 use super::{
     Fault, RedisAddress,
     address::{Endpoint, Place},
-    tls::{self, InvalidTls, TlsFiles},
+    tls::{self, InvalidTls},
 };
 
 /// An authenticated connection, closed when it is dropped.
@@ -55,7 +56,13 @@ pub(super) async fn dial(address: &RedisAddress) -> Result<Connection, DialError
         login = login.set_password(text.trim_end_matches(['\r', '\n']));
     }
     match &address.place {
-        Place::Tcp(endpoint) => dial_port(endpoint, address.tls(), &login).await,
+        Place::Tcp(endpoint) => {
+            let connector = match address.tls() {
+                Some(files) => Some(files.read_aside().await?),
+                None => None,
+            };
+            dial_port(endpoint, connector.as_ref(), &login).await
+        }
         Place::Unix(path) => {
             let stream = UnixStream::connect(path).await.map_err(DialError::Connect)?;
             log_in(stream, &login, "").await
@@ -68,10 +75,9 @@ pub(super) async fn dial(address: &RedisAddress) -> Result<Connection, DialError
 
 pub(super) async fn dial_port(
     endpoint: &Endpoint,
-    tls: Option<&TlsFiles>,
+    connector: Option<&TlsConnector>,
     login: &RedisConnectionInfo,
 ) -> Result<Connection, DialError> {
-    let connector = tls.map(TlsFiles::connector).transpose()?;
     let host = endpoint.host.as_str();
     let stream = TcpStream::connect((host, endpoint.port)).await.map_err(DialError::Connect)?;
     // Otherwise the end of a run that fills more than one packet, and every run sent behind another, would wait until

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use bucket::{Kind, Limit};
 use redis::{RedisError, Value, aio::MultiplexedConnection};
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{
     Fault, RedisAddress, Timeouts,
@@ -32,6 +32,8 @@ pub(super) struct Link {
     script_sha: Arc<str>,
     timeout: Duration,
     probe: Probe,
+    /// The policy by which it may evict buckets, where it may.
+    evicts: Option<String>,
 }
 
 /// By what a server is probed.
@@ -116,8 +118,14 @@ impl Link {
         let connection = dial(address).await?;
         let mut redis = connection.redis.clone();
         let failed = |error| ConnectError::Dial(DialError::of(error, address.host()));
+        let mut evicts = None;
         match redis::cmd("INFO").query_async::<String>(&mut redis).await {
-            Ok(info) => check_server(&info, address.node_key().is_some())?,
+            Ok(info) => {
+                check_server(&info, address.node_key().is_some())?;
+                evicts = field(&info, "maxmemory_policy")
+                    .filter(|policy| *policy != "noeviction")
+                    .map(str::to_owned);
+            }
             Err(error) if matches!(Fault::of(&error), Some(Fault::NoRight(_))) => {
                 debug!(%error, "the server is not checked, since its user may not call INFO");
             }
@@ -128,7 +136,12 @@ impl Link {
         let load: Result<String, _> =
             redis::cmd("SCRIPT").arg("LOAD").arg(SCRIPT).query_async(&mut redis).await;
         let script_sha = load.map_err(failed)?.into();
-        Ok(Self { connection, script_sha, timeout: timeouts.answer, probe })
+        Ok(Self { connection, script_sha, timeout: timeouts.answer, probe, evicts })
+    }
+
+    /// The policy by which it may evict buckets, where it may and tells so.
+    pub(super) fn evicts(&self) -> Option<&str> {
+        self.evicts.as_deref()
     }
 
     /// Asks a node of a Redis Cluster, over a connection of its own, how the Cluster is and who has which slots.
@@ -298,9 +311,12 @@ async fn check_rights(
     if missing.is_empty() { Ok(Ok(())) } else { Err(ConnectError::Rights(missing)) }
 }
 
+fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
 fn check_server(info: &str, is_node: bool) -> Result<(), ConnectError> {
-    let field =
-        |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+    let field = |name: &str| field(info, name);
     if let Some(version) = field("redis_version").filter(|version| is_too_old(version)) {
         return Err(ConnectError::TooOld(version.to_owned()));
     }
@@ -314,13 +330,6 @@ fn check_server(info: &str, is_node: bool) -> Result<(), ConnectError> {
     }
     if field("role") == Some("slave") {
         return Err(ConnectError::Replica);
-    }
-    if let Some(policy) = field("maxmemory_policy").filter(|policy| *policy != "noeviction") {
-        warn!(
-            maxmemory_policy = policy,
-            "Redis may evict buckets when its memory is full, and an evicted bucket is a forgotten debt: \
-             set maxmemory-policy to noeviction"
-        );
     }
     Ok(())
 }

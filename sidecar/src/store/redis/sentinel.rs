@@ -11,6 +11,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout_at},
 };
+use tokio_rustls::TlsConnector;
 
 use super::{
     RedisAddress,
@@ -100,11 +101,19 @@ impl Sentinels {
 
     /// What they tell, and why others do not.
     async fn ask_all(&self) -> (Vec<Primary>, Vec<String>) {
+        let connector = match &self.tls {
+            None => None,
+            Some(files) => match files.read_aside().await {
+                Ok(connector) => Some(connector),
+                Err(error) => return (Vec::new(), vec![error.to_string()]),
+            },
+        };
         let mut asked = JoinSet::new();
         for endpoint in &self.endpoints {
-            let (endpoint, this) = (endpoint.clone(), self.clone());
+            let (endpoint, this, connector) = (endpoint.clone(), self.clone(), connector.clone());
             asked.spawn(async move {
-                let answer = tokio::time::timeout(this.patience, this.ask(&endpoint)).await;
+                let asking = this.ask(&endpoint, connector.as_ref());
+                let answer = tokio::time::timeout(this.patience, asking).await;
                 let reason = match answer {
                     Ok(Ok(primary)) => return Ok(primary),
                     Ok(Err(error)) => error.to_string(),
@@ -129,8 +138,8 @@ impl Sentinels {
         (told, reasons)
     }
 
-    async fn ask(&self, endpoint: &Endpoint) -> Result<Primary, DialError> {
-        let connection = dial_port(endpoint, self.tls.as_ref(), &self.login).await?;
+    async fn ask(&self, endpoint: &Endpoint, connector: Option<&TlsConnector>) -> Result<Primary, DialError> {
+        let connection = dial_port(endpoint, connector, &self.login).await?;
         let mut redis = connection.redis.clone();
         // The Sentinel that leads a failover counts the epoch up as soon as a replica is promoted, and tells its address
         // to whom asks for the address; `MASTER` has the old one until all other replicas follow. The epoch is asked for

@@ -1,12 +1,13 @@
 //! TLS to a Redis: which authorities are trusted, and who we are. The files are read anew at each connection, so that they
-//! may be replaced while the sidecar runs.
+//! may be replaced while the sidecar runs; the system's authorities, which are hundreds, once a minute.
 
 use std::{
     error::Error,
     fmt::Display,
     fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use rustls::{
@@ -16,6 +17,9 @@ use rustls::{
     sign::CertifiedKey,
 };
 use tokio_rustls::TlsConnector;
+
+/// How long the system's authorities are taken to be the same.
+const SYSTEM_ROOTS_KEEP: Duration = Duration::from_secs(60);
 
 /// Whom to trust, and who we are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,6 +84,16 @@ pub enum InvalidTls {
 }
 
 impl TlsFiles {
+    /// Reads the files where nothing else waits for it: requests are decided on the one thread there is.
+    pub(super) async fn read_aside(&self) -> Result<TlsConnector, InvalidTls> {
+        let files = self.clone();
+        match tokio::task::spawn_blocking(move || files.connector()).await {
+            Ok(read) => read,
+            // It panics nowhere, and is only given up where the sidecar ends.
+            Err(error) => Err(InvalidTls::Library(rustls::Error::General(error.to_string()))),
+        }
+    }
+
     /// Reads the files.
     pub(super) fn connector(&self) -> Result<TlsConnector, InvalidTls> {
         let provider = Arc::new(ring::default_provider());
@@ -112,27 +126,36 @@ impl TlsFiles {
         Ok(TlsConnector::from(Arc::new(config)))
     }
 
-    fn roots(&self) -> Result<RootCertStore, InvalidTls> {
+    fn roots(&self) -> Result<Arc<RootCertStore>, InvalidTls> {
+        let Some(path) = &self.ca else { return system_roots() };
         let mut roots = RootCertStore::empty();
-        match &self.ca {
-            Some(path) => {
-                for certificate in certificates("--redis-ca", path)? {
-                    roots.add(certificate).map_err(|error| InvalidTls::Unusable {
-                        file: "--redis-ca",
-                        path: path.clone(),
-                        reason: error.to_string(),
-                    })?;
-                }
-            }
-            None => {
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-                if roots.is_empty() {
-                    return Err(InvalidTls::NoSystemRoots);
-                }
-            }
+        for certificate in certificates("--redis-ca", path)? {
+            roots.add(certificate).map_err(|error| InvalidTls::Unusable {
+                file: "--redis-ca",
+                path: path.clone(),
+                reason: error.to_string(),
+            })?;
         }
-        Ok(roots)
+        Ok(Arc::new(roots))
     }
+}
+
+fn system_roots() -> Result<Arc<RootCertStore>, InvalidTls> {
+    static READ: Mutex<Option<(Instant, Arc<RootCertStore>)>> = Mutex::new(None);
+    let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((at, roots)) = &*read
+        && at.elapsed() < SYSTEM_ROOTS_KEEP
+    {
+        return Ok(Arc::clone(roots));
+    }
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        return Err(InvalidTls::NoSystemRoots);
+    }
+    let roots = Arc::new(roots);
+    *read = Some((Instant::now(), Arc::clone(&roots)));
+    Ok(roots)
 }
 
 fn read(file: &'static str, path: &Path) -> Result<Vec<u8>, InvalidTls> {
@@ -191,9 +214,24 @@ pub(super) fn explain(error: &(dyn Error + 'static), host: &str) -> Option<Strin
             "it ended the handshake; perhaps it wants a client certificate: name one by --redis-cert and --redis-key"
                 .to_owned()
         }
-        rustls::Error::AlertReceived(alert) => {
+        rustls::Error::AlertReceived(
+            alert @ (AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied),
+        ) => {
             format!("it does not accept our certificate ({alert:?}); see --redis-cert and its tls-ca-cert-file")
         }
+        rustls::Error::AlertReceived(AlertDescription::ProtocolVersion) => {
+            "it speaks neither TLS 1.2 nor 1.3; see its tls-protocols".to_owned()
+        }
+        rustls::Error::AlertReceived(AlertDescription::UnrecognisedName) => {
+            format!("it has no certificate for {host:?}; name the Redis as its certificate does")
+        }
+        rustls::Error::AlertReceived(alert) => format!("it ended TLS by an alert ({alert:?}); see its log"),
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
             "it does not speak TLS at this port; name its TLS port, or use redis://".to_owned()
         }
@@ -219,4 +257,29 @@ fn rustls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Erro
         next = error.source();
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_authorities_of_the_system_are_not_read_at_each_connection() {
+        let read = || system_roots().expect("this system has authorities (Debian: ca-certificates)");
+        assert!(Arc::ptr_eq(&read(), &read()));
+    }
+
+    #[test]
+    fn an_alert_is_told_as_what_it_is() {
+        for (alert, said) in [
+            (AlertDescription::UnknownCA, "does not accept our certificate (UnknownCA)"),
+            (AlertDescription::CertificateRequired, "wants a client certificate"),
+            (AlertDescription::ProtocolVersion, "neither TLS 1.2 nor 1.3"),
+            (AlertDescription::UnrecognisedName, "no certificate for \"redis.internal\""),
+            (AlertDescription::InternalError, "by an alert (InternalError)"),
+        ] {
+            let told = explain(&rustls::Error::AlertReceived(alert), "redis.internal").expect("one of TLS");
+            assert!(told.contains(said), "{told}");
+        }
+    }
 }

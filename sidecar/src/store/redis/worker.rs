@@ -2,7 +2,7 @@
 //!
 //! When runs are sent, and what is done until they can be, [`breaker`](super::breaker) says.
 
-use std::{future::pending, pin::Pin, sync::Arc, time::Duration};
+use std::{future::pending, mem, pin::Pin, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -44,6 +44,10 @@ pub(super) struct Worker {
     state: watch::Sender<LinkState>,
     remembered: Arc<Remembered>,
     breaker: Breaker,
+    /// There is a link that was not told of yet.
+    is_new: bool,
+    /// The eviction policy that was warned of.
+    evicts: Option<String>,
     /// Since when the breaker has been closed, where it is.
     closed_since: Option<Instant>,
     /// While no runs are sent, jobs wait until then, and fail at once afterwards.
@@ -79,6 +83,8 @@ impl Worker {
             state,
             remembered,
             breaker: Breaker::new(),
+            is_new: false,
+            evicts: None,
             closed_since: None,
             patient_until: Instant::now() + asking.timeouts.answer,
         }
@@ -152,6 +158,8 @@ impl Worker {
             }
         };
         tokio::pin!(moved);
+        self.is_new = true;
+        self.tell_eviction(link);
         let step = self.on(Event::Connected, None);
         let mut probe: Option<Probe> = self.probe(link, step);
         // When a link that nobody uses is probed, so that it is known to be usable.
@@ -320,9 +328,27 @@ impl Worker {
         step
     }
 
-    fn tell_up(&self) {
-        info!(redis = %self.address, "connected to Redis, which answers in time");
+    fn tell_up(&mut self) {
+        if mem::take(&mut self.is_new) {
+            info!(redis = %self.address, "connected to Redis, which answers in time");
+        } else {
+            info!(redis = %self.address, "Redis can be used again, over the same connection");
+        }
         self.state.send_replace(LinkState::Up);
+    }
+
+    /// Warns once, not at each connection.
+    fn tell_eviction(&mut self, link: &Link) {
+        if let Some(policy) = link.evicts()
+            && self.evicts.as_deref() != Some(policy)
+        {
+            warn!(
+                maxmemory_policy = policy,
+                "Redis may evict buckets when its memory is full, and an evicted bucket is a forgotten debt: \
+                 set maxmemory-policy to noeviction"
+            );
+        }
+        self.evicts = link.evicts().map(str::to_owned);
     }
 
     /// Logs only what is news, not each further attempt.
@@ -332,7 +358,18 @@ impl Worker {
             LinkState::Starting | LinkState::Up => true,
         };
         if is_news {
-            warn!(redis = %self.address, %reason, "Redis cannot be used; takes fail until it can");
+            match self.breaker.state() {
+                State::Unlinked => {
+                    warn!(redis = %self.address, %reason, "Redis cannot be used; takes fail until it can");
+                }
+                State::Refusing => {
+                    warn!(redis = %self.address, %reason, "Redis refuses; takes that it has to write fail until it does not");
+                }
+                // It hesitated, perhaps once.
+                State::Probing | State::Closed => {
+                    warn!(redis = %self.address, %reason, "Redis is late; takes fail until it answers a probe in time");
+                }
+            }
         }
         self.state.send_replace(LinkState::Down { reason });
     }
