@@ -6,6 +6,7 @@ use contract::BucketVerdict;
 
 use crate::Policy;
 use crate::policies::NamedLimit;
+use crate::share::Share;
 
 /// A limit that was asked, and how its bucket answered.
 #[derive(Clone, Copy, Debug)]
@@ -71,15 +72,22 @@ impl Headers {
 /// A structured field's integer has at most 15 digits.
 const MAX_INTEGER: u64 = 999_999_999_999_999;
 
-/// A limit as an item of `RateLimit-Policy`: the tokens that are refilled in a window of whole seconds.
+/// A share of a limit as an item of `RateLimit-Policy`: the tokens that are refilled in a window of whole seconds.
 ///
 /// Source: draft-ietf-httpapi-ratelimit-headers-10, section 3.
-pub fn policy_item(name: &str, tokens: u64, period_us: u64) -> String {
+pub fn policy_item(name: &str, tokens: u64, period_us: u64, share: Share) -> String {
     let window_seconds = seconds_up(period_us);
+    let period_us = u128::from(period_us.max(1));
+    // A share is in parts of a million, and so is a second.
+    let a_second = u128::from(tokens).saturating_mul(u128::from(share.ppm())).max(1);
     // A limit below a second, or not of whole seconds, is told for the next whole second.
-    let quota = u128::from(tokens) * u128::from(window_seconds) * 1_000_000 / u128::from(period_us.max(1));
-    let quota = u64::try_from(quota).unwrap_or(u64::MAX).clamp(1, MAX_INTEGER);
-    format!("\"{name}\";q={quota};w={}", window_seconds.min(MAX_INTEGER))
+    let (quota, window_seconds) = match a_second.saturating_mul(u128::from(window_seconds)) / period_us {
+        // Less than a token: the window is as long as one takes.
+        0 => (1, period_us.div_ceil(a_second)),
+        quota => (quota, u128::from(window_seconds)),
+    };
+    let integer = |number: u128| number.min(u128::from(MAX_INTEGER));
+    format!("\"{name}\";q={};w={}", integer(quota), integer(window_seconds))
 }
 
 /// A list of items, one for each limit.

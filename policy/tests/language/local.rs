@@ -159,6 +159,24 @@ fn a_client_is_told_of_the_bucket_that_decides() {
 }
 
 #[test]
+fn the_window_that_is_told_is_one_in_which_the_share_comes_back() {
+    for (limit, percent, item) in [
+        ("60 per minute", "25", "q=15;w=60"),
+        ("1 per minute", "25", "q=1;w=240"),
+        ("1 per minute", "33.3", "q=1;w=181"),
+        ("10 per 100ms", "45", "q=45;w=1"),
+        ("1 per 100ms", "0.01", "q=1;w=1000"),
+        ("1 per minute", "100", "q=1;w=60"),
+    ] {
+        let policies = with(json!({"limit": limit, "burst": 10_000, "local": {"share_percent": percent}}));
+        let asks = [Ask { policy: 0, key: String::new(), cost_tokens: 1, shadow: false }];
+        let answer = policies.locally(&asks, &[bucket(true)], Failure::Timeout, 0);
+        let expected = ("ratelimit-policy".into(), format!("\"all\";{item}"));
+        assert!(answer.headers.contains(&expected), "{limit} at {percent}: {:?}", answer.headers);
+    }
+}
+
+#[test]
 fn what_they_deny_is_denied_as_the_limit_denies() {
     let answer = locally(&[0, 1], &[bucket(true), bucket(false)]);
     let denial = answer.denial.expect("denied");

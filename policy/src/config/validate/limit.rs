@@ -9,6 +9,7 @@ use crate::config::spot::Spot;
 use crate::config::written::{Later, WrittenCost, WrittenHeaderCost, WrittenLimit, WrittenSettle};
 use crate::cost::{Cost, Settle, SettleSource};
 use crate::policies::NamedLimit;
+use crate::share::Share;
 
 /// The most limits of one policy.
 const MAX_LIMITS: usize = 8;
@@ -77,7 +78,13 @@ fn named(name: String, rate: Rate, burst: Option<Whole>, spot: &Spot<'_>) -> Opt
     let limit = limit.ok()?;
     // What is shown is what was written, not its lowest terms.
     let text = format!("{} per {}", rate.tokens, long(rate.period_us));
-    Some(NamedLimit { item: policy_item(&name, rate.tokens, rate.period_us), name, limit, text, rate })
+    Some(NamedLimit {
+        item: policy_item(&name, rate.tokens, rate.period_us, Share::WHOLE),
+        name,
+        limit,
+        text,
+        rate,
+    })
 }
 
 /// Units of time and their names, longest first.

@@ -88,7 +88,7 @@ fn limit(named: &NamedLimit, share: Share, spot: &Spot<'_>) -> Option<NamedLimit
         name: named.name.clone(),
         limit,
         text: format!("{} {text}", decimal(shared, whole_ppm)),
-        item: policy_item(&named.name, u64::try_from(shared / whole_ppm).unwrap_or(u64::MAX), period_us),
+        item: policy_item(&named.name, tokens, period_us, share),
         rate: named.rate,
     })
 }
