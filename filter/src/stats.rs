@@ -27,6 +27,7 @@ pub struct Stats {
     leases: u32,
     local_allowed: u32,
     local_denied: u32,
+    local_failed: u32,
     local_forgotten: u32,
     breaker_opened: u32,
     /// A gauge: how many workers ask no sidecar.
@@ -115,6 +116,7 @@ impl Stats {
             leases: define("sluice.leases"),
             local_allowed: define("sluice.local_allowed"),
             local_denied: define("sluice.local_denied"),
+            local_failed: define("sluice.local_failed"),
             local_forgotten: define("sluice.local_forgotten"),
             breaker_opened: define("sluice.breaker_opened"),
             breakers_open: host::define_gauge("sluice.breakers_open").unwrap_or_default(),
@@ -171,6 +173,11 @@ impl Stats {
         if failure.is_some() {
             host::count(self.callout_failures, 1);
         }
+    }
+
+    /// Buckets of this Envoy's own had to decide a request, and could not be had.
+    pub fn local_failed(&self) {
+        host::count(self.local_failed, 1);
     }
 
     /// Buckets of this Envoy's own were forgotten though they were not full.

@@ -81,6 +81,7 @@ fn accepted(policies: &Policies) {
         let asks = asking(policies, &sent);
         for failure in [Failure::NotSent, Failure::StoreFull, Failure::TooManyPolicies] {
             sendable(&policies.failed(&asks, failure));
+            sendable(&policies.failed_locally(&asks, failure));
             locally(policies, &asks, failure);
         }
         let takes = policies.takes(&asks);

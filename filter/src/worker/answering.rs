@@ -128,7 +128,8 @@ impl Worker {
         let Ok(Decision { verdicts, forgotten }) =
             self.local.decide(&SharedData, &questions, &clock::unix_us)
         else {
-            return self.policies.failed(asks, failure);
+            self.stats.local_failed();
+            return self.policies.failed_locally(asks, failure);
         };
         self.stats.forgotten(forgotten);
         let mut known = vec![None; asks.len()];

@@ -56,6 +56,8 @@ pub struct Host {
     /// What is known of every request, by the paths of the attributes.
     pub attributes: BTreeMap<&'static str, Vec<u8>>,
     pub events: Vec<(u32, Event)>,
+    /// What the access log is told of each request.
+    pub reports: BTreeMap<u32, String>,
     /// How often each context is to be called; 0 is never.
     pub tick_periods_ms: BTreeMap<u32, u32>,
     pub callouts: Vec<Callout>,
@@ -297,8 +299,22 @@ unsafe extern "C" fn proxy_get_property(
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn proxy_set_property(_p: *const u8, _ps: usize, _v: *const u8, _vs: usize) -> u32 {
-    called("set_property", |host| if host.is_alive(host.acting()) { OK } else { BAD_ARGUMENT })
+unsafe extern "C" fn proxy_set_property(
+    path: *const u8,
+    path_size: usize,
+    value: *const u8,
+    value_size: usize,
+) -> u32 {
+    let (path, value) = unsafe { (text(path, path_size), text(value, value_size)) };
+    assert_eq!(path, "sluice");
+    called("set_property", |host| {
+        let id = host.acting();
+        if !host.is_alive(id) {
+            return BAD_ARGUMENT;
+        }
+        host.reports.insert(id, value);
+        OK
+    })
 }
 
 fn act(host: &mut Host, event: Event) -> u32 {

@@ -112,6 +112,26 @@ fn a_policy_that_denies_goes_before_and_one_that_allows_takes_no_part() {
 }
 
 #[test]
+fn where_these_buckets_cannot_be_had_either_it_is_denied_and_told() {
+    let mut filter = Filter::configured(&config(json!([by_key("local", 2)])));
+    for no_shared in [true, false] {
+        host(|host| (host.no_endpoints, host.no_shared) = (true, no_shared));
+        let id = filter.arrive(request(Some("/"), Some(b"a")));
+        host(|host| (host.no_endpoints, host.no_shared) = (false, false));
+        assert!(filter.answered[&id], "at once");
+        if no_shared {
+            let reply = filter.reply(id);
+            assert_eq!((reply.status, reply.details.as_str()), (503, "sluice_failed_not_sent"));
+            let report = "decision=failed answer=deny reason=not_sent policy=local local=unavailable";
+            assert_eq!(host(|host| host.reports.get(&id).cloned()).as_deref(), Some(report));
+        }
+    }
+    assert_eq!((counted("sluice.local_failed"), counted("sluice.failed_denied")), (1, 1));
+    assert_eq!(counted("sluice.local_allowed"), 1, "once they can, they decide");
+    filter.finish();
+}
+
+#[test]
 fn what_is_decided_here_is_not_settled_with_the_others() {
     let mut policy = by_key("settled", 10);
     (policy["settle"], policy["refund_on"]) = (json!({"header": "x-tokens-used", "max": 5}), json!(["5xx"]));

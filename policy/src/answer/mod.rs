@@ -189,15 +189,25 @@ impl Policies {
         Answer { denial, headers, report, decided, counts, charged: outcomes.charged }
     }
 
-    /// What becomes of the request that asked `asks` and could not be decided, not by this Envoy's own buckets either: it
+    /// What becomes of the request that asked `asks` and could not be decided, nor had this Envoy's own buckets to decide: it
     /// is denied unless all of its enforced policies let such requests pass.
     #[must_use]
     pub fn failed(&self, asks: &[Ask], failure: Failure) -> Answer {
+        self.undecided(asks, failure, "")
+    }
+
+    /// The same where this Envoy's own buckets had to decide, and could not be had either.
+    #[must_use]
+    pub fn failed_locally(&self, asks: &[Ask], failure: Failure) -> Answer {
+        self.undecided(asks, failure, " local=unavailable")
+    }
+
+    fn undecided(&self, asks: &[Ask], failure: Failure, locally: &str) -> Answer {
         let enforced = asks.iter().filter(|ask| !ask.shadow).filter_map(|ask| self.get(ask));
         let denying = { enforced }.find(|policy| policy.on_error != OnError::Allow);
         let why = failure.as_str();
         let (denial, report) = match denying {
-            None => (None, format!("decision=failed answer=allow reason={why}")),
+            None => (None, format!("decision=failed answer=allow reason={why}{locally}")),
             Some(policy) => {
                 let message = "the rate limit of this request could not be checked";
                 let body = ProblemDetails {
@@ -215,7 +225,9 @@ impl Policies {
                     message: message.to_owned(),
                     details: format!("sluice_failed_{why}"),
                 };
-                (Some(denial), format!("decision=failed answer=deny reason={why} policy={}", policy.name))
+                let report =
+                    format!("decision=failed answer=deny reason={why} policy={}{locally}", policy.name);
+                (Some(denial), report)
             }
         };
         let headers = self.headers.of_shadow(&report);
