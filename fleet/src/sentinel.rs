@@ -96,11 +96,9 @@ impl Sentinels {
         self.redises.iter().position(|redis| redis.addr().port().to_string() == port)
     }
 
-    /// Sets an option of the primary, such as `failover-timeout`, at all Sentinels.
-    pub fn set(&self, option: &str, value: &str) -> Result<()> {
-        self.sentinels
-            .iter()
-            .try_for_each(|(_, addr)| ask(*addr, &["SENTINEL", "SET", NAME, option, value]).map(drop))
+    /// Runs one command at each of the Sentinels.
+    pub fn command(&self, words: &[&str]) -> Result<()> {
+        self.sentinels.iter().try_for_each(|(_, addr)| ask(*addr, words).map(drop))
     }
 
     /// Has the Sentinels promote the first replica now.

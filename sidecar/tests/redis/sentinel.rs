@@ -80,7 +80,7 @@ async fn a_primary_that_is_demoted_is_left() {
 #[tokio::test]
 async fn a_primary_that_was_left_is_not_gone_back_to_while_its_replicas_are_moved() {
     let (sentinels, store, _run) = start_with(2).await;
-    sentinels.set("failover-timeout", "8000").expect("set");
+    sentinels.command(&["SENTINEL", "SET", "main", "failover-timeout", "8000"]).expect("set");
     // It never follows the new one, which knows no password.
     sentinels.redises()[2].command(&["CONFIG", "SET", "masterauth", "wrong"]).expect("set");
     let old = &sentinels.redises()[0];
@@ -138,4 +138,29 @@ async fn no_sentinel_and_one_that_answers() {
     until_said(&late, "no Sentinel tells where the primary \"main\" is").await;
     let unknown = sentinels.url().replace("/main", "/other");
     assert!(RedisStore::start(address(&unknown), TIMEOUTS).await.ready().is_err());
+}
+
+#[tokio::test]
+async fn of_the_sentinels_a_user_needs_two_rights_and_what_it_lacks_is_told() {
+    let (sentinels, _store, _run) = start().await;
+    let set_user = |rights: &[&str]| {
+        let user = ["ACL", "SETUSER", "sluice", "reset", "on", ">s3cret"];
+        sentinels.command(&[&user[..], rights].concat()).expect("set");
+    };
+    // What lua/SPEC.md says.
+    let rights = ["+sentinel|master", "+sentinel|get-master-addr-by-name"];
+    let specification = include_str!("../../../lua/SPEC.md");
+    assert!(specification.contains(&format!("Of Sentinels a user needs `{}`", rights.join(" "))));
+    set_user(&rights[..1]);
+    let asked = |auth: &str| address(&sentinels.url()).with_sentinel_auth(auth);
+    let store = RedisStore::start(asked("sluice:s3cret"), TIMEOUTS).await;
+    let reason = store.ready().expect_err("one right is missing");
+    assert!(reason.contains("(NOPERM)") && reason.contains(rights[1]), "{reason}");
+    assert!(!reason.contains("+evalsha"), "it is not the Redis's user: {reason}");
+    set_user(&rights);
+    until("the Sentinels to be asked again", || store.ready().is_ok()).await;
+    assert!(remaining(&store, "a").await.is_some());
+    let wrong = RedisStore::start(asked("sluice:hunter2"), TIMEOUTS).await;
+    let reason = wrong.ready().expect_err("a wrong password");
+    assert!(reason.contains("SLUICE_REDIS_SENTINEL_AUTH") && !reason.contains("hunter2"), "{reason}");
 }

@@ -152,10 +152,11 @@ impl Link {
         let asked = async {
             let connection = dial(address).await?;
             let mut redis = connection.redis.clone();
-            let mut pipe = redis::pipe();
-            pipe.cmd("CLUSTER").arg("INFO").cmd("CLUSTER").arg("NODES");
-            let answer = pipe.query_async(&mut redis).await;
-            answer.map_err(|error| ConnectError::Dial(DialError::of(error, address.host())))
+            let failed = |error| ConnectError::Dial(DialError::of(error, address.host()));
+            // One by one, since of an error among several the library does not tell the details.
+            let info = redis::cmd("CLUSTER").arg("INFO").query_async(&mut redis).await.map_err(failed)?;
+            let nodes = redis::cmd("CLUSTER").arg("NODES").query_async(&mut redis).await.map_err(failed)?;
+            Ok((info, nodes))
         };
         tokio::time::timeout(timeouts.connect, asked)
             .await

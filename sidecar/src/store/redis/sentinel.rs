@@ -14,7 +14,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::{
-    RedisAddress,
+    Fault, RedisAddress,
     address::{Endpoint, Place},
     dial::{DialError, dial_port},
     tls::TlsFiles,
@@ -48,6 +48,30 @@ pub(super) enum FindError {
          they may be cut off together with an old primary"
     )]
     Outdated { answers: usize, asked: usize },
+}
+
+/// Why a Sentinel does not tell.
+#[derive(Debug, thiserror::Error)]
+enum AskError {
+    #[error("it does not know this user and password, or wants some; see SLUICE_REDIS_SENTINEL_AUTH")]
+    Login,
+    #[error(
+        "its user lacks a right (NOPERM): {0}; give it by ACL SETUSER: +sentinel|master \
+         +sentinel|get-master-addr-by-name"
+    )]
+    Right(String),
+    #[error(transparent)]
+    Dial(DialError),
+}
+
+impl From<DialError> for AskError {
+    fn from(error: DialError) -> Self {
+        match error {
+            DialError::Fault(Fault::NoPassword | Fault::WrongPassword) => Self::Login,
+            DialError::Fault(Fault::NoRight(said)) => Self::Right(said),
+            error => Self::Dial(error),
+        }
+    }
 }
 
 /// Whom to ask, and for what.
@@ -138,17 +162,19 @@ impl Sentinels {
         (told, reasons)
     }
 
-    async fn ask(&self, endpoint: &Endpoint, connector: Option<&TlsConnector>) -> Result<Primary, DialError> {
+    async fn ask(&self, endpoint: &Endpoint, connector: Option<&TlsConnector>) -> Result<Primary, AskError> {
         let connection = dial_port(endpoint, connector, &self.login).await?;
         let mut redis = connection.redis.clone();
+        let failed = |error| DialError::of(error, &endpoint.host);
         // The Sentinel that leads a failover counts the epoch up as soon as a replica is promoted, and tells its address
         // to whom asks for the address; `MASTER` has the old one until all other replicas follow. The epoch is asked for
         // first: where it changes in between, a new address with an old epoch is not followed before the next look.
-        let mut pipe = redis::pipe();
-        pipe.cmd("SENTINEL").arg("MASTER").arg(&self.primary);
-        pipe.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&self.primary);
-        let (state, address): (HashMap<String, String>, Option<(String, u16)>) =
-            pipe.query_async(&mut redis).await.map_err(|error| DialError::of(error, &endpoint.host))?;
+        let mut master = redis::cmd("SENTINEL");
+        master.arg("MASTER").arg(&self.primary);
+        let state: HashMap<String, String> = master.query_async(&mut redis).await.map_err(failed)?;
+        let mut get_address = redis::cmd("SENTINEL");
+        get_address.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.primary);
+        let address: Option<(String, u16)> = get_address.query_async(&mut redis).await.map_err(failed)?;
         let told = state.get("config-epoch").and_then(|epoch| epoch.parse().ok()).zip(address);
         let (epoch, (host, port)) =
             told.ok_or_else(|| DialError::Strange("where the primary is".to_owned()))?;
