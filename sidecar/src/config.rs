@@ -16,8 +16,10 @@ use crate::store::{
     redis::{Asking, RedisAddress, Timeouts, cluster::ClusterAddress},
 };
 
+mod asked;
 mod redis;
 
+pub use asked::Asked;
 pub use redis::RedisArgs;
 
 /// The exit code of a wrong command line or environment (`EX_USAGE`).
@@ -38,7 +40,7 @@ Examples:
 Paths:
   POST /v1/take   decide a batch of takes
   GET /healthz    200 while the process is alive
-  GET /readyz     200 while the store decides, otherwise 503 and the reason
+  GET /readyz     200 while the store decides in time and this sidecar stays, otherwise 503 and the reason
   GET /v1/status  on --admin-listen only: how this sidecar does, in JSON (docs/security.md)
 
 Exit codes:
@@ -142,7 +144,8 @@ pub struct Args {
     #[arg(long, env = "SLUICE_MAX_BODY_BYTES", value_name = "BYTES", default_value = "1048576")]
     pub max_body_bytes: String,
 
-    /// The most connections at a time; those beyond are closed at once
+    /// The most connections at a time; those beyond are closed at once. Fewer where the process may not have as many files
+    /// open, of which 200 are for all else
     #[arg(long, env = "SLUICE_MAX_CONNECTIONS", value_name = "NUMBER", default_value = "1000")]
     pub max_connections: String,
 
@@ -321,10 +324,9 @@ impl TryFrom<Args> for Config {
             max_connections: number("--max-connections", "SLUICE_MAX_CONNECTIONS", &args.max_connections)?,
         };
         let token = args.admin_token_file.as_deref().map(token_file).transpose()?;
-        let listen = |written: &String| listen_address("--listen", "SLUICE_LISTEN", written);
         Ok(Self {
-            listen: args.listen.iter().map(listen).collect::<Result<_, _>>()?,
-            admin: admin(&args.admin_listen, token.or(args.admin_token))?,
+            listen: args.listen.iter().map(|written| listen_address(written)).collect::<Result<_, _>>()?,
+            admin: admin(admin_address(&args.admin_listen)?, token.or(args.admin_token))?,
             tls: tls(args.tls_cert, args.tls_key, args.tls_client_ca)?,
             socket_mode: socket_mode(&args.socket_mode)?,
             store,
@@ -337,7 +339,16 @@ impl TryFrom<Args> for Config {
     }
 }
 
-fn listen_address(
+fn listen_address(written: &str) -> Result<ListenAddress, InvalidConfig> {
+    address("--listen", "SLUICE_LISTEN", written)
+}
+
+fn admin_address(written: &str) -> Result<Option<ListenAddress>, InvalidConfig> {
+    let listens = written != "off";
+    listens.then(|| address("--admin-listen", "SLUICE_ADMIN_LISTEN", written)).transpose()
+}
+
+fn address(
     flag: &'static str,
     variable: &'static str,
     written: &str,
@@ -356,11 +367,11 @@ fn listen_address(
 /// The shortest token: what is shorter can be guessed.
 const MIN_TOKEN_CHARS: usize = 16;
 
-fn admin(written: &str, token: Option<Secret>) -> Result<Option<(ListenAddress, Guard)>, InvalidConfig> {
-    if written == "off" {
-        return Ok(None);
-    }
-    let address = listen_address("--admin-listen", "SLUICE_ADMIN_LISTEN", written)?;
+fn admin(
+    address: Option<ListenAddress>,
+    token: Option<Secret>,
+) -> Result<Option<(ListenAddress, Guard)>, InvalidConfig> {
+    let Some(address) = address else { return Ok(None) };
     let short = |token: &Secret| token.expose().chars().count() < MIN_TOKEN_CHARS;
     let is_header = |token: &Secret| token.expose().bytes().all(|byte| byte.is_ascii_graphic());
     let wrong = |found: &str, mend| {
@@ -384,8 +395,10 @@ fn admin(written: &str, token: Option<Secret>) -> Result<Option<(ListenAddress, 
 }
 
 fn admin_token_in_environment() -> Option<Secret> {
+    // Compose sets a variable that was not given to nothing.
+    let token = std::env::var_os("SLUICE_ADMIN_TOKEN").filter(|token| !token.is_empty());
     // What is not Unicode is kept as something that is refused.
-    std::env::var_os("SLUICE_ADMIN_TOKEN").map(|token| Secret::new(token.to_string_lossy().into_owned()))
+    token.map(|token| Secret::new(token.to_string_lossy().into_owned()))
 }
 
 fn token_file(path: &Path) -> Result<Secret, InvalidConfig> {

@@ -11,8 +11,8 @@ use std::{
 use contract::MARKER_HEADER;
 
 use crate::{
-    config::{Config, ListenAddress},
-    http::tls::{self, TlsError},
+    config::{Asked, ListenAddress},
+    http::tls,
 };
 
 /// Long enough for a busy machine, and shorter than what container engines wait for such a command.
@@ -32,39 +32,36 @@ pub enum HealthError {
     /// It says itself that it cannot decide takes, and why.
     #[error("not ready: {0}")]
     NotReady(String),
-    /// Our own certificate is not there, or no certificate.
-    #[error(transparent)]
-    Certificate(#[from] TlsError),
     /// Only clients with a certificate are answered, and no operator.
-    #[error("with --tls-client-ca the admin listener is asked: give --admin-listen an address")]
+    #[error(
+        "with --tls-client-ca a Unix socket or the admin listener is asked: give --admin-listen an address"
+    )]
     NobodyToAsk,
 }
 
-/// Asks `/readyz` of the sidecar that runs with this configuration, at its first listener: all are served by the same
-/// store. Where that wants a client's certificate, the admin listener is asked. The wildcard address is reached by the
-/// loopback.
+/// Asks `/readyz` of the sidecar that runs with this configuration, at the first listener that wants no client's certificate: all
+/// are served by the same store. Where each does, the admin listener is asked. The wildcard address is reached by the loopback.
 ///
 /// # Errors
 ///
 /// Whatever is not a 200 of a sidecar within two seconds.
-pub fn ask(config: &Config) -> Result<(), HealthError> {
-    let (address, tls) = match (&config.tls, &config.admin) {
-        (Some(tls), Some((admin, _))) if tls.client_ca.is_some() => {
-            (admin, (!admin.is_local()).then_some(tls))
-        }
-        (Some(tls), None) if tls.client_ca.is_some() => return Err(HealthError::NobodyToAsk),
-        (tls, _) => (config.listen.first().ok_or(HealthError::NobodyToAsk)?, tls.as_ref()),
+pub fn ask(asked: &Asked) -> Result<(), HealthError> {
+    let answers =
+        |address: &&ListenAddress| !asked.wants_certificate || matches!(address, ListenAddress::Unix(_));
+    let (address, encrypted) = match (asked.listen.iter().find(answers), &asked.admin) {
+        (Some(address), _) => (address, asked.encrypted),
+        (None, Some(admin)) => (admin, asked.encrypted && !admin.is_local()),
+        (None, None) => return Err(HealthError::NobodyToAsk),
     };
     let answer = match address {
         ListenAddress::Tcp(address) => {
             let mut stream = TcpStream::connect_timeout(&reachable(*address), WITHIN)?;
             stream.set_read_timeout(Some(WITHIN))?;
-            match tls {
-                None => exchange(stream)?,
-                Some(files) => {
-                    let mut client = tls::client_of_ourselves(files)?.map_err(Error::other)?;
-                    exchange(rustls::Stream::new(&mut client, &mut stream))?
-                }
+            if encrypted {
+                let mut client = tls::client_of_anybody().map_err(Error::other)?;
+                exchange(rustls::Stream::new(&mut client, &mut stream))?
+            } else {
+                exchange(stream)?
             }
         }
         ListenAddress::Unix(path) => {

@@ -13,6 +13,7 @@ pub mod check;
 pub mod clock;
 pub mod command;
 pub mod config;
+pub mod descriptors;
 pub mod document;
 pub mod explain;
 pub mod health;

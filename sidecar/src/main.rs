@@ -6,7 +6,8 @@ use clap::Parser;
 use sluice::{
     check,
     command::{CheckArgs, Command, ExplainArgs},
-    config::{Args, Config, EXIT_USAGE, LogFormat, StoreConfig},
+    config::{Args, Asked, Config, EXIT_USAGE, InvalidConfig, LogFormat, StoreConfig},
+    descriptors::{self, TooFew},
     explain, health,
     http::{
         self, ListenError, Listener, Purpose, Service,
@@ -41,21 +42,18 @@ fn main() -> ExitCode {
         }
     };
     // What only reads files has nothing to do with how the sidecar is configured.
-    let asks_health = match args.command.take() {
-        Some(Command::Check(args)) => return check(&args),
-        Some(Command::Explain(args)) => return explain(&args),
-        Some(Command::Schema) => return print_schema(),
-        Some(Command::Health) => true,
-        None => false,
-    };
-    let config = match Config::try_from(args) {
-        Ok(config) => config,
-        Err(error) => {
-            complain(&error);
-            return ExitCode::from(EXIT_USAGE);
-        }
-    };
-    if asks_health { ask_health(&config) } else { serve_until_told(config) }
+    match args.command.take() {
+        Some(Command::Check(args)) => check(&args),
+        Some(Command::Explain(args)) => explain(&args),
+        Some(Command::Schema) => print_schema(),
+        Some(Command::Health) => Asked::try_from(&args).map_or_else(misused, |asked| ask_health(&asked)),
+        None => Config::try_from(args).map_or_else(misused, serve_until_told),
+    }
+}
+
+fn misused(error: InvalidConfig) -> ExitCode {
+    complain(&error);
+    ExitCode::from(EXIT_USAGE)
 }
 
 fn check(args: &CheckArgs) -> ExitCode {
@@ -108,8 +106,8 @@ async fn serve_until_told(config: Config) -> ExitCode {
     }
 }
 
-fn ask_health(config: &Config) -> ExitCode {
-    match health::ask(config) {
+fn ask_health(asked: &Asked) -> ExitCode {
+    match health::ask(asked) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);
@@ -137,12 +135,15 @@ enum RunError {
     Listen(#[from] ListenError),
     #[error(transparent)]
     Tls(#[from] TlsError),
+    #[error(transparent)]
+    Descriptors(#[from] TooFew),
     #[error("signals cannot be heard: {0}")]
     Signals(#[from] std::io::Error),
 }
 
-async fn run(config: Config) -> Result<(), RunError> {
+async fn run(mut config: Config) -> Result<(), RunError> {
     let signals = Signals::hear()?;
+    config.limits.max_connections = affordable(config.limits.max_connections)?;
     let (tls, admin_tls) = config.tls.map(tls::start).transpose()?.unzip();
     let mut listeners = Vec::with_capacity(config.listen.len());
     for address in &config.listen {
@@ -191,6 +192,20 @@ async fn run(config: Config) -> Result<(), RunError> {
         warn!("stopped; some requests were not finished within --shutdown-grace");
     }
     Ok(())
+}
+
+/// As many connections as are wanted, or as there are files for. Without any left Redis could not be reached again.
+fn affordable(wanted: usize) -> Result<usize, TooFew> {
+    let affordable = descriptors::for_connections()?;
+    if affordable < wanted {
+        warn!(
+            wanted,
+            max = affordable,
+            "--max-connections is lowered, since this process may not have more files open: allow more by `ulimit -n`, \
+             LimitNOFILE of systemd or --ulimit of Docker"
+        );
+    }
+    Ok(wanted.min(affordable))
 }
 
 async fn open_store(config: StoreConfig) -> Store {

@@ -164,6 +164,50 @@ fn a_second_signal_ends_it_at_once() {
     assert_eq!(sluice.wait(), Some(1));
 }
 
+/// As many connections as are answered while all before them stay open, of so many.
+fn answered(sluice: &Running, of: usize) -> Vec<TcpStream> {
+    let open = |_| {
+        let mut stream = TcpStream::connect(&sluice.address).ok()?;
+        stream.set_read_timeout(Some(support::DEADLINE)).expect("a timeout");
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: sluice\r\n\r\n").ok()?;
+        stream.read_exact(&mut [0; 12]).ok().map(|()| stream)
+    };
+    (0..of).map_while(open).collect()
+}
+
+#[test]
+fn more_connections_fit_in_than_files_may_usually_be_open() {
+    let sluice = Running::start_after("ulimit -S -n 64", &["--max-connections", "150"]);
+    assert_eq!(answered(&sluice, 150).len(), 150);
+}
+
+#[test]
+fn where_too_few_files_may_be_open_connections_are_refused_and_not_all_else() {
+    let mut sluice = Running::start_after("ulimit -n 256", &["--max-connections", "300"]);
+    let held = answered(&sluice, 60);
+    assert_eq!(held.len(), 56);
+    assert!(get(&sluice.admin, "/v1/status").contains("\"max\":56"), "an operator is let in");
+    drop(held);
+    sluice.terminate();
+    let mut log = String::new();
+    sluice.take_log().read_to_string(&mut log).expect("UTF-8");
+    assert!(!log.contains("cannot accept connections"), "{log}");
+
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "ulimit -n 100 && exec \"$0\"", env!("CARGO_BIN_EXE_sluice")]).env_clear();
+    let words = ["100 files", "1200 for 1,000 connections", "LimitNOFILE"];
+    assert_exit(&command.output().expect("it runs"), 1, &words);
+}
+
+#[test]
+fn an_empty_token_is_none() {
+    let sluice = Running::start_in(&[], &[("SLUICE_ADMIN_TOKEN", "")]);
+    assert!(get(&sluice.admin, "/v1/status").starts_with("HTTP/1.1 200"), "from this machine");
+    let words = ["--admin-token-file", "there is none"];
+    let elsewhere = ["--admin-listen", "0.0.0.0:0"];
+    assert_exit(&self::sluice(&elsewhere, &[("SLUICE_ADMIN_TOKEN", "")]), 64, &words);
+}
+
 #[test]
 fn health_tells_whether_a_sidecar_is_ready() {
     let running = Running::start();

@@ -51,7 +51,7 @@ pub struct Limits {
     pub max_connections: usize,
 }
 
-/// As the program does where nothing else is said. With the connections a process has as many files open as it mostly may.
+/// As the program does where nothing else is said.
 impl Default for Limits {
     fn default() -> Self {
         Self { max_body_bytes: 1 << 20, max_connections: 1_000 }

@@ -32,7 +32,18 @@ impl Running {
 
     /// The same in an environment.
     pub fn start_in(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_sluice"))
+        Self::spawn(Command::new(env!("CARGO_BIN_EXE_sluice")), arguments, environment)
+    }
+
+    /// The same after what a shell does first, such as to lower its limits.
+    pub fn start_after(shell: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &format!("{shell} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_sluice")]);
+        Self::spawn(command, arguments, &[])
+    }
+
+    fn spawn(mut command: Command, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut child = command
             .env_clear()
             .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
             .args(if arguments.contains(&"--admin-listen") {
@@ -48,7 +59,9 @@ impl Running {
         let log = child.stderr.take().map(BufReader::new);
         let mut running =
             Self { child, log, logged: String::new(), address: String::new(), admin: String::new() };
-        running.admin = running.wait_for_address("operators may ask");
+        if !arguments.windows(2).any(|pair| pair == ["--admin-listen", "off"]) {
+            running.admin = running.wait_for_address("operators may ask");
+        }
         running.address = running.wait_for_address("listening");
         running
     }
