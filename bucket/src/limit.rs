@@ -4,6 +4,9 @@ use core::fmt;
 
 use crate::EXACT;
 
+/// What a share is in parts of.
+const MILLION: u64 = 1_000_000;
+
 /// How fast a bucket refills, and how many tokens it holds when full.
 ///
 /// The rate is kept in lowest terms: `60 per 60 s` and `1 per 1 s` are the same limit. One token costs
@@ -61,6 +64,30 @@ impl Limit {
             return Err(InvalidLimit::TooLarge { max_burst_tokens });
         }
         Ok(Self { tokens, period_us, burst_tokens })
+    }
+
+    /// A share of this limit, in parts of a million: of its rate exactly, of its burst rounded down, one token at least.
+    ///
+    /// # Errors
+    /// As [`Limit::new`]: a rate that is not round may become too odd to be counted exactly.
+    pub const fn share(&self, ppm: u32) -> Result<Self, InvalidLimit> {
+        // Each factor is divided before it is multiplied, so what overflows has no room in lowest terms either.
+        let divisor = gcd(ppm as u64, MILLION);
+        let (share, whole) = (ppm as u64 / divisor, MILLION / divisor);
+        let (by_tokens, by_period) = (gcd(self.tokens, whole), gcd(share, self.period_us));
+        if share == 0 {
+            return Err(InvalidLimit::ZeroTokens);
+        }
+        let Some(tokens) = (self.tokens / by_tokens).checked_mul(share / by_period) else {
+            return Err(InvalidLimit::TooManyTokens);
+        };
+        let Some(period_us) = (self.period_us / by_period).checked_mul(whole / by_tokens) else {
+            return Err(InvalidLimit::TooLarge { max_burst_tokens: 0 });
+        };
+        let burst_tokens = self.burst_tokens as u128 * ppm as u128 / MILLION as u128;
+        // A share of more than the whole may be of any size: then it is refused.
+        let burst_tokens = if burst_tokens > EXACT as u128 { EXACT } else { burst_tokens as u64 };
+        Self::new(tokens, period_us, if burst_tokens == 0 { 1 } else { burst_tokens })
     }
 
     /// Tokens earned per [`period_us`](Limit::period_us), in lowest terms: also the credits earned each
@@ -132,6 +159,21 @@ mod tests {
         assert_eq!(Limit::new(0, 1, 1), Err(InvalidLimit::ZeroTokens));
         assert_eq!(Limit::new(1, 0, 1), Err(InvalidLimit::ZeroPeriod));
         assert_eq!(Limit::new(1, 1, 0), Err(InvalidLimit::ZeroBurst));
+    }
+
+    #[test]
+    fn a_share_is_exact_in_its_rate_and_rounded_down_in_its_burst() {
+        let limit = |tokens, period_us, burst| Limit::new(tokens, period_us, burst).expect("a limit");
+        let minutely = limit(60, 60_000_000, 60);
+        assert_eq!(minutely.share(1_000_000), Ok(minutely));
+        assert_eq!(minutely.share(340_000), Ok(limit(60 * 34, 6_000_000_000, 20)));
+        assert_eq!(minutely.share(5_000), Ok(limit(60 * 5, 60_000_000_000, 1)));
+        assert_eq!(limit(1_000, 86_400_000_000, 4).share(1), Ok(limit(1, 86_400_000_000_000, 1)));
+        assert_eq!(minutely.share(0), Err(InvalidLimit::ZeroTokens));
+        let odd = limit(1_000_003, 86_400_000_000, 100_000);
+        assert!(matches!(odd.share(330_000), Err(InvalidLimit::TooLarge { .. })));
+        let long = limit(1, EXACT / 3, 1);
+        assert_eq!(long.share(1), Err(InvalidLimit::TooLarge { max_burst_tokens: 0 }));
     }
 
     #[test]

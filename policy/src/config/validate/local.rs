@@ -1,7 +1,5 @@
 //! What the filter decides itself, from written to valid.
 
-use bucket::{InvalidLimit, Limit};
-
 use crate::OnError;
 use crate::answer::policy_item;
 use crate::config::scalar::{Percent, Rate, Whole};
@@ -65,14 +63,7 @@ pub fn limits(
 /// A share of a limit: of its rate exactly, of its burst rounded down to whole tokens, at least one.
 fn limit(named: &NamedLimit, share: Share, spot: &Spot<'_>) -> Option<NamedLimit> {
     let (ppm, whole_ppm) = (u128::from(share.ppm()), u128::from(WHOLE_PPM));
-    let (tokens, period) =
-        (u128::from(named.limit.tokens()) * ppm, u128::from(named.limit.period_us()) * whole_ppm);
-    let divisor = gcd(tokens, period);
-    let burst_tokens = (u128::from(named.limit.burst_tokens()) * ppm / whole_ppm).max(1);
-    let number =
-        |number: u128| u64::try_from(number).map_err(|_| InvalidLimit::TooLarge { max_burst_tokens: 0 });
-    let limit = number(tokens / divisor)
-        .and_then(|tokens| Limit::new(tokens, number(period / divisor)?, number(burst_tokens)?));
+    let limit = named.limit.share(share.ppm());
     let Ok(limit) = limit else {
         spot.problem(format!(
             "a share of {} percent of the limit {:?} cannot be counted exactly; write a rounder share, or a rounder limit",
@@ -98,11 +89,4 @@ fn decimal(of: u128, by: u128) -> String {
     let digits = by.to_string().len() - 1;
     let text = format!("{}.{:0digits$}", of / by, of % by);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
-fn gcd(mut a: u128, mut b: u128) -> u128 {
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    a
 }
