@@ -2,5 +2,6 @@
 
 mod deciding;
 mod failing;
+mod holding;
 mod moving;
 mod support;

@@ -6,6 +6,7 @@ use std::{
 };
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
+use tokio::sync::watch;
 
 use super::tls::{InvalidTls, TlsFiles};
 
@@ -25,7 +26,7 @@ pub struct RedisAddress {
     /// Of the Sentinels.
     sentinel_login: RedisConnectionInfo,
     /// A key of this node's, by which it is probed; nothing where it is to be no node of a Cluster.
-    node_key: Option<String>,
+    node_key: Option<watch::Receiver<String>>,
 }
 
 /// Where it is.
@@ -165,13 +166,13 @@ impl RedisAddress {
         Self { place: Place::Tcp(endpoint), ..self.clone() }
     }
 
-    /// The same as a node of a Redis Cluster that has this key.
-    pub(super) fn with_node(&self, endpoint: Endpoint, key: String) -> Self {
+    /// The same as a node of a Redis Cluster that has this key, which is another where its slots are.
+    pub(super) fn with_node(&self, endpoint: Endpoint, key: watch::Receiver<String>) -> Self {
         Self { node_key: Some(key), ..self.at(endpoint) }
     }
 
-    pub(super) fn node_key(&self) -> Option<&str> {
-        self.node_key.as_deref()
+    pub(super) fn node_key(&self) -> Option<watch::Receiver<String>> {
+        self.node_key.clone()
     }
 
     /// The port that it names, if it names one.

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use bucket::{Kind, Limit};
 use redis::{RedisError, Value, aio::MultiplexedConnection};
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 use tracing::debug;
 
 use super::{
@@ -39,19 +39,22 @@ pub(super) struct Link {
 /// By what a server is probed.
 #[derive(Clone, Debug)]
 struct Probe {
-    key: Arc<str>,
-    /// Whether it may say that another node has the key by now: then it has answered.
-    is_node: bool,
+    /// A key of this node's, where it is one of a Cluster. It may say that it has it no longer: then it has answered.
+    node_key: Option<watch::Receiver<String>>,
 }
 
 impl Probe {
     fn of(address: &RedisAddress) -> Self {
-        let key = address.node_key();
-        Self { key: key.unwrap_or(PROBE_KEY).into(), is_node: key.is_some() }
+        Self { node_key: address.node_key() }
     }
 
-    fn is_elsewhere(&self, fault: &Fault) -> bool {
-        self.is_node && matches!(fault, Fault::Moved(_) | Fault::Ask(_) | Fault::TryAgain)
+    fn key(&self) -> String {
+        self.node_key.as_ref().map_or_else(|| PROBE_KEY.to_owned(), |key| key.borrow().clone())
+    }
+
+    /// Whether a node says that another has the key, or none: of its other slots that tells nothing.
+    fn is_elsewhere(&self, error: &RedisError) -> bool {
+        self.node_key.is_some() && Redirect::of(error, Lane::Alone { asking: false }).is_some()
     }
 }
 
@@ -152,11 +155,24 @@ impl Link {
         let asked = async {
             let connection = dial(address).await?;
             let mut redis = connection.redis.clone();
+            let mut pipe = redis::pipe();
+            pipe.cmd("CLUSTER").arg("INFO").cmd("CLUSTER").arg("NODES").ignore_errors();
             let failed = |error| ConnectError::Dial(DialError::of(error, address.host()));
-            // One by one, since of an error among several the library does not tell the details.
-            let info = redis::cmd("CLUSTER").arg("INFO").query_async(&mut redis).await.map_err(failed)?;
-            let nodes = redis::cmd("CLUSTER").arg("NODES").query_async(&mut redis).await.map_err(failed)?;
-            Ok((info, nodes))
+            let answers: Vec<Result<String, RedisError>> =
+                pipe.query_async(&mut redis).await.map_err(failed)?;
+            let mut told = Vec::new();
+            let mut missing = Vec::new();
+            for (name, answer) in ["CLUSTER INFO", "CLUSTER NODES"].into_iter().zip(answers) {
+                match answer {
+                    Ok(text) => told.push(text),
+                    Err(error) if matches!(Fault::of(&error), Some(Fault::NoRight(_))) => missing.push(name),
+                    Err(error) => return Err(failed(error)),
+                }
+            }
+            match <[String; 2]>::try_from(told) {
+                Ok([info, nodes]) => Ok((info, nodes)),
+                Err(_) => Err(ConnectError::Rights(missing)),
+            }
         };
         tokio::time::timeout(timeouts.connect, asked)
             .await
@@ -201,16 +217,14 @@ impl Link {
         let (mut connection, script_sha) = (self.connection.redis.clone(), Arc::clone(&self.script_sha));
         let probe = self.probe.clone();
         async move {
-            let take = probing_take(&probe.key);
+            let take = probing_take(&probe.key());
             let takes = [&take];
             let sent = Instant::now();
             let evaluated = evaluate(&mut connection, &script_sha, &takes, false);
             match tokio::time::timeout(patience, evaluated).await {
                 Ok(Ok(_)) => Ok(sent.elapsed()),
-                Ok(Err(error)) => match Fault::of(&error) {
-                    Some(fault) if probe.is_elsewhere(&fault) => Ok(sent.elapsed()),
-                    _ => Err(error.into()),
-                },
+                Ok(Err(error)) if probe.is_elsewhere(&error) => Ok(sent.elapsed()),
+                Ok(Err(error)) => Err(error.into()),
                 Err(_) => Err(RunError::Lost(format!("nothing was heard of it for {patience:?}"))),
             }
         }
@@ -283,12 +297,17 @@ async fn check_rights(
     connection: &mut MultiplexedConnection,
     probe: &Probe,
 ) -> Result<Result<(), RedisError>, ConnectError> {
-    let key = &*probe.key;
+    let key = &*probe.key();
     let mut calls = redis::pipe();
     calls.cmd("TIME").cmd("MGET").arg(key);
     calls.cmd("SET").arg(key).arg("").arg("PX").arg(1).cmd("DEL").arg(key);
     calls.cmd("EVAL").arg("return 1").arg(0).ignore_errors();
-    let names = ["TIME", "MGET", "SET", "DEL", "EVAL"];
+    let mut names = vec!["TIME", "MGET", "SET", "DEL", "EVAL"];
+    if probe.node_key.is_some() {
+        // It tells of the command behind it, which needs none.
+        calls.cmd("ASKING").cmd("TIME");
+        names.extend(["ASKING", "TIME"]);
+    }
     let outcomes: Vec<Result<Value, RedisError>> = match calls.query_async(connection).await {
         Ok(outcomes) => outcomes,
         Err(error) => return Ok(Err(error)),
@@ -302,7 +321,7 @@ async fn check_rights(
                 missing.push("the keys sluice:1:*");
             }
             Some(Fault::NoRight(_)) => missing.push(name),
-            Some(fault) if probe.is_elsewhere(&fault) => {}
+            _ if probe.is_elsewhere(&error) => {}
             Some(fault) if fault.ends_link() => return Ok(Err(error)),
             // A probe tells of what may pass, such as memory that is full.
             _ => {}

@@ -5,6 +5,7 @@
 //! or given back: its tokens are lost at most, and never more is admitted than was promised.
 
 use std::{
+    collections::HashMap,
     pin::Pin,
     sync::{
         Arc,
@@ -88,6 +89,7 @@ impl Request {
                 return self.on_slot(slot, takes, Purpose::Make).await;
             }
             let mut shares: Vec<Share> = Vec::new();
+            let mut of_slot = HashMap::new();
             let count = takes.len();
             let mut place = 0;
             let mut takes = takes.into_iter().peekable();
@@ -95,10 +97,10 @@ impl Request {
                 let mut led = vec![leader];
                 led.extend(std::iter::from_fn(|| takes.next_if(|take| take.follows)));
                 let slot = only_slot(&led);
-                let share = shares.iter_mut().find(|share| share.slot.is_some() && share.slot == slot);
                 let places = place..place + led.len();
                 place = places.end;
-                match share {
+                let known = slot.map(|slot| *of_slot.entry(slot).or_insert(shares.len()));
+                match known.and_then(|known| shares.get_mut(known)) {
                     Some(share) => {
                         share.places.extend(places);
                         share.takes.append(&mut led);
@@ -162,17 +164,29 @@ impl Request {
     }
 
     /// Decides takes of a slot that is on its way from one node to another: each key is where it is, or nowhere yet.
+    ///
+    /// Takes of one key, which may be everybody's, are sent together, and keys side by side.
     fn by_key(self: &Arc<Self>, slot: u16, takes: Vec<Take>, purpose: Purpose) -> Verdicts {
         let request = Arc::clone(self);
         Box::pin(async move {
-            let mut verdicts = Vec::with_capacity(takes.len());
-            for led in takes.chunk_by(|_, next| next.follows) {
-                let (led, request) = (led.to_vec(), Arc::clone(&request));
-                verdicts.extend(match purpose {
-                    _ if only_key(&led).is_some() => request.alone(slot, led, purpose).await,
-                    Purpose::Make => request.spread(led, Grain::Key).await,
-                    Purpose::Look => vec![request.look_at(&led[0], Grain::Key).await],
+            let mut verdicts = vec![FAILED; takes.len()];
+            for wave in by_keys(takes) {
+                let decided = wave.into_iter().map(|Share { slot: _, places, takes }| {
+                    let request = Arc::clone(&request);
+                    async move {
+                        let verdicts = match purpose {
+                            _ if only_key(&takes).is_some() => request.alone(slot, takes, purpose).await,
+                            Purpose::Make => request.spread(takes, Grain::Key).await,
+                            Purpose::Look => vec![request.look_at(&takes[0], Grain::Key).await],
+                        };
+                        (places, verdicts)
+                    }
                 });
+                for (places, decided) in join_all(decided).await {
+                    for (place, verdict) in places.into_iter().zip(decided) {
+                        verdicts[place] = verdict;
+                    }
+                }
             }
             verdicts
         })
@@ -292,17 +306,23 @@ impl Request {
                     let returned: Vec<_> =
                         parts[..place].iter().map(|taken| self.give_back(taken, grain)).collect();
                     let looks = parts[place + 1..].iter().map(|later| self.look_at_part(later, grain));
+                    // Denied it is, but a denial tells how each bucket stands: where a node hangs, not for long.
+                    let now = Instant::now();
+                    let soon = now + self.deadline.saturating_duration_since(now) / 2;
+                    let looks = looks.map(|look| timeout_at(soon, look));
                     for (later, verdict) in parts[place + 1..].iter().zip(join_all(looks).await) {
-                        told.tell(later, &verdict);
+                        told.tell(later, &verdict.unwrap_or(FAILED));
                     }
                     for (taken, verdict) in parts.iter().zip(returned) {
-                        if let Ok(Ok(verdict)) = timeout_at(self.deadline, verdict).await {
+                        if let Ok(Ok(verdict)) = timeout_at(soon, verdict).await {
                             told.tell(taken, &verdict);
                         }
                     }
-                    // Denied it is, but a denial tells how each bucket stands.
-                    let Some(buckets) = told.all() else { return FAILED };
-                    let verdict = Verdict::Denied(buckets);
+                    let is_whole = told.is_whole();
+                    let verdict = Verdict::Denied(told.denied());
+                    if !is_whole {
+                        return verdict;
+                    }
                     let answer =
                         Answer { now_us: self.now_us().unwrap_or(0), verdicts: vec![verdict.clone()] };
                     self.nodes.remembered().learn(&[take], &answer, asked_at_us);
@@ -411,6 +431,38 @@ impl Request {
         }
         (verdicts, redirect)
     }
+}
+
+/// Takes of one slot cut into waves: within one no two shares have a key in common, and each key's takes keep their order.
+/// Takes of one key only, of which none is denied for another's sake, are one share.
+fn by_keys(takes: Vec<Take>) -> Vec<Vec<Share>> {
+    let mut waves: Vec<Vec<Share>> = Vec::new();
+    // Of each key the last wave that has it, and the place of its share there where that has no other key.
+    let mut last: HashMap<String, (usize, Option<usize>)> = HashMap::new();
+    let mut takes = takes.into_iter().enumerate().peekable();
+    while let Some((place, leader)) = takes.next() {
+        let (mut places, mut led) = (vec![place], vec![leader]);
+        while let Some((place, take)) = takes.next_if(|(_, take)| take.follows) {
+            places.push(place);
+            led.push(take);
+        }
+        let single = only_key(&led).map(str::to_owned);
+        if let Some(&(wave, Some(share))) = single.as_ref().and_then(|key| last.get(key)) {
+            let share = &mut waves[wave][share];
+            share.places.append(&mut places);
+            share.takes.append(&mut led);
+            continue;
+        }
+        let keys = || led.iter().flat_map(|take| &take.buckets).map(|ask| &ask.bucket_key);
+        let wave = keys().filter_map(|key| last.get(key)).map(|(wave, _)| wave + 1).max().unwrap_or(0);
+        if wave == waves.len() {
+            waves.push(Vec::new());
+        }
+        let share = single.is_some().then_some(waves[wave].len());
+        last.extend(keys().map(|key| (key.clone(), (wave, share))));
+        waves[wave].push(Share { slot: None, places, takes: led });
+    }
+    waves
 }
 
 /// What of a request is decided together: takes of one slot, or one that is over several and those that follow it.

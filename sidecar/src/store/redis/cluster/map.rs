@@ -121,6 +121,11 @@ impl SlotMap {
         of_node.next().unwrap_or_else(|| "sluice:1:/probe".to_owned())
     }
 
+    /// Whether a node has this key.
+    pub(super) fn has_key(&self, node: &Node, key: &str) -> bool {
+        self.node_of(slot_of(key)) == Some(node)
+    }
+
     /// How many slots each node has, and how many nobody has.
     pub(super) fn count(&self) -> (BTreeMap<&Node, usize>, usize) {
         let (mut counts, mut unserved) = (BTreeMap::new(), 0);

@@ -35,6 +35,8 @@ pub(super) struct Nodes {
 struct Connected {
     jobs: mpsc::UnboundedSender<Job>,
     link: watch::Receiver<LinkState>,
+    /// By which it is probed.
+    key: watch::Sender<String>,
 }
 
 impl Nodes {
@@ -96,7 +98,8 @@ impl Nodes {
     fn connect(&self, node: &Node, key: String) -> Connected {
         let (jobs, arrivals) = mpsc::unbounded_channel();
         let (state, link) = watch::channel(LinkState::Starting);
-        let address = self.address.common.with_node(node.clone(), key);
+        let (key, known_key) = watch::channel(key);
+        let address = self.address.common.with_node(node.clone(), known_key);
         let worker = Worker::new(address, self.asking, arrivals, state, Arc::clone(&self.remembered));
         tokio::spawn(worker.work());
         let (mut heard, doubt) = (link.clone(), Arc::clone(&self.doubt));
@@ -106,7 +109,7 @@ impl Nodes {
                 doubt.notify_one();
             }
         });
-        Connected { jobs, link }
+        Connected { jobs, link, key }
     }
 
     /// Whom to ask for the map: the seeds, and whoever was known to have slots.
@@ -125,8 +128,15 @@ impl Nodes {
         let (counts, _) = map.count();
         connected.retain(|node, _| counts.contains_key(node));
         for node in counts.into_keys() {
-            if !connected.contains_key(node) {
-                connected.insert(node.clone(), self.connect(node, map.key_of(node)));
+            match connected.get(node) {
+                // It has the slot no more by which it was probed.
+                Some(known) if !map.has_key(node, &known.key.borrow()) => {
+                    known.key.send_replace(map.key_of(node));
+                }
+                Some(_) => {}
+                None => {
+                    connected.insert(node.clone(), self.connect(node, map.key_of(node)));
+                }
             }
         }
         *lock(&self.map) = map;

@@ -115,6 +115,22 @@ impl Told {
         }
     }
 
+    /// The verdicts of a take that is denied whatever its other buckets hold: of what nobody tells none is promised.
+    pub(super) fn denied(self) -> Vec<BucketVerdict> {
+        let unknown = BucketVerdict {
+            outcome: Outcome::Allowed,
+            remaining: 0,
+            retry_after_us: Some(0),
+            full_after_us: 0,
+        };
+        self.0.into_iter().map(|told| told.unwrap_or_else(|| unknown.clone())).collect()
+    }
+
+    /// Whether each bucket has a verdict.
+    pub(super) fn is_whole(&self) -> bool {
+        self.0.iter().all(Option::is_some)
+    }
+
     /// The verdicts in the take's order, where each bucket has one.
     pub(super) fn all(self) -> Option<Vec<BucketVerdict>> {
         self.0.into_iter().collect()
