@@ -98,7 +98,7 @@ pub struct Args {
     #[arg(long, env = "SLUICE_TLS_CLIENT_CA", value_name = "FILE")]
     pub tls_client_ca: Option<PathBuf>,
 
-    /// The permissions of Unix sockets, in octal: who may write to one may ask
+    /// The permissions of the Unix sockets of --listen, in octal: who may write to one may ask
     #[arg(long, env = "SLUICE_SOCKET_MODE", value_name = "MODE", default_value = "660")]
     pub socket_mode: String,
 
@@ -185,7 +185,7 @@ pub struct Config {
     pub admin: Option<(ListenAddress, Guard)>,
     /// What TCP listeners are encrypted with.
     pub tls: Option<TlsFiles>,
-    /// The permissions of Unix sockets.
+    /// The permissions of Unix sockets of Envoys.
     pub socket_mode: u32,
     /// Where buckets are kept.
     pub store: StoreConfig,
@@ -279,9 +279,19 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// The text without the user and password of a URL, which may have come to a place that is for something else.
+#[must_use]
+pub fn without_passwords(text: &str) -> String {
+    let without = |line: &str| match (line.find("://"), line.rfind('@')) {
+        (Some(begin), Some(end)) if begin < end => format!("{}://…{}", &line[..begin], &line[end..]),
+        _ => line.to_owned(),
+    };
+    text.split('\n').map(without).collect::<Vec<_>>().join("\n")
+}
+
 /// What is wrong with one flag.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{flag} (or {variable}): {found}. {mend}")]
+#[error("{flag} (or {variable}): {}. {mend}", without_passwords(found))]
 pub struct InvalidConfig {
     flag: &'static str,
     variable: &'static str,

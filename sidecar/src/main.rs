@@ -6,13 +6,13 @@ use clap::Parser;
 use sluice::{
     check,
     command::{CheckArgs, Command, ExplainArgs},
-    config::{Args, Asked, Config, EXIT_USAGE, InvalidConfig, LogFormat, StoreConfig},
+    config::{Args, Asked, Config, EXIT_USAGE, InvalidConfig, LogFormat, StoreConfig, without_passwords},
     descriptors::{self, TooFew},
     explain, health,
     http::{
         self, ListenError, Listener, Purpose, Service,
         room::Room,
-        serve::{Door, serve},
+        serve::{Clients, Door, serve},
         tls::{self, TlsError},
     },
     store::{
@@ -31,14 +31,21 @@ static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 /// Operators are few, and have room of their own.
 const ADMIN_CONNECTIONS: usize = 64;
+/// That much more where they ask from this machine.
+const LOCAL_ADMIN_CONNECTIONS: usize = 8;
 
 fn main() -> ExitCode {
     let mut args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
             // Help and version are errors to the library, and not to us. Nothing can be told where printing fails.
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
+            if !error.use_stderr() {
+                let _ = error.print();
+                return ExitCode::SUCCESS;
+            }
+            let said = without_passwords(&error.render().ansi().to_string());
+            let _ = write!(anstream::stderr(), "{said}");
+            return ExitCode::from(EXIT_USAGE);
         }
     };
     // What only reads files has nothing to do with how the sidecar is configured.
@@ -154,7 +161,7 @@ async fn run(mut config: Config) -> Result<(), RunError> {
         Some((address, guard)) => {
             // Nobody between reads what stays on this machine, and a token that leaves it is to be encrypted.
             let tls = admin_tls.filter(|_| !address.is_local());
-            Some((Listener::open(&address, Purpose::Admin(config.socket_mode)).await?, guard, tls))
+            Some((Listener::open(&address, Purpose::Admin).await?, guard, tls))
         }
     };
     let (stop, mut stopped) = tokio::sync::oneshot::channel();
@@ -170,7 +177,8 @@ async fn run(mut config: Config) -> Result<(), RunError> {
         info!(address = listener.address(), tls = tls.is_some(), "operators may ask");
         let (router, connections) =
             (http::admin::router(Arc::clone(&service), guard), Room::new(ADMIN_CONNECTIONS));
-        doors.push(Door { listener, router, tls, connections });
+        let clients = Clients::Operators(Room::new(LOCAL_ADMIN_CONNECTIONS));
+        doors.push(Door { listener, router, tls, connections, clients });
     }
     for listener in listeners {
         let tls = tls.clone().filter(|_| matches!(listener, Listener::Tcp(_)));
@@ -180,6 +188,7 @@ async fn run(mut config: Config) -> Result<(), RunError> {
             router: http::router(Arc::clone(&service)),
             tls,
             connections: service.connections(),
+            clients: Clients::Envoys,
         });
     }
     let shutdown = async {

@@ -14,7 +14,7 @@ use sluice::{
     config::ListenAddress,
     http::{
         Limits, Listener, Purpose, Service, router,
-        serve::{Door, serve},
+        serve::{Clients, Door, serve},
     },
     store::Store,
 };
@@ -37,7 +37,7 @@ async fn start() -> String {
     let address = listener.address();
     let service = Service::new(Store::memory(1_000), Limits::default());
     let (router, connections) = (router(service.clone()), service.connections());
-    let doors = vec![Door { listener, router, tls: None, connections }];
+    let doors = vec![Door { listener, router, tls: None, connections, clients: Clients::Envoys }];
     tokio::spawn(serve(doors, service, std::future::pending(), Duration::from_secs(1)));
     address
 }
@@ -368,4 +368,25 @@ fn thousands_of_broken_connections_leave_nothing_behind() {
     let before = round(500);
     let after = round(2_500);
     assert!(after < before + (8 << 20), "{before} bytes at the peak, and then {after}");
+}
+
+/// Whoever reaches the admin listener from elsewhere keeps `sluice health` on this machine out for nothing.
+#[test]
+fn who_fills_the_admin_listener_keeps_nobody_on_this_machine_out() {
+    let mut held = Vec::new();
+    let mut sluice = Running::start();
+    held.extend((0..64).map(|_| PlainStream::connect(&sluice.admin).expect("accepted")));
+    assert!(get(&sluice.admin, "/readyz").starts_with("HTTP/1.1 200"), "there is a place more");
+    held.extend((0..8).map(|_| PlainStream::connect(&sluice.admin).expect("accepted")));
+    let mut over = PlainStream::connect(&sluice.admin).expect("accepted");
+    assert_eq!(over.read(&mut [0]).expect("closed"), 0);
+    sluice.wait_for_line("look who holds them");
+    // Within 10 s of silence they are let go, while Envoys may be silent for longer.
+    support::wait_for("places to be free", || {
+        let mut stream = PlainStream::connect(&sluice.admin).expect("accepted");
+        use std::io::Write;
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\n\r\n").ok()?;
+        let mut first = [0; 12];
+        stream.read_exact(&mut first).ok().filter(|()| &first == b"HTTP/1.1 200")
+    });
 }

@@ -15,7 +15,7 @@ use sluice::{
     config::ListenAddress,
     http::{
         Limits, Listener, Purpose, Service, router,
-        serve::{Door, serve},
+        serve::{Clients, Door, serve},
     },
     store::Store,
 };
@@ -49,7 +49,7 @@ async fn start(listen: ListenAddress) -> Server {
     };
     let service = Service::new(Store::memory(1_000), Limits::default());
     let (router, connections) = (router(Arc::clone(&service)), service.connections());
-    let doors = vec![Door { listener, router, tls: None, connections }];
+    let doors = vec![Door { listener, router, tls: None, connections, clients: Clients::Envoys }];
     let ended = tokio::spawn(serve(doors, service, shutdown, Duration::from_secs(20)));
     Server { address, stop, ended }
 }
@@ -520,4 +520,39 @@ async fn a_stop_lets_a_request_under_way_finish() {
     assert!(response.contains("\"remaining\":59"), "{response}");
     assert!(server.ended.await.expect("no panic"), "every request was answered");
     drop(silent);
+}
+
+/// Who connects in between stays connected. The umask is one of the whole process, and no other test here makes a file.
+#[test]
+fn a_socket_is_nobody_elses_at_any_moment() {
+    use std::os::unix::fs::PermissionsExt;
+    let _umask = rustix::process::umask(rustix::fs::Mode::empty());
+    let path =
+        std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("race-{}.sock", std::process::id()));
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let order = std::sync::atomic::Ordering::Relaxed;
+    std::thread::scope(|scope| {
+        let watching = scope.spawn(|| {
+            let mut seen = 0_u32;
+            while !done.load(order) {
+                let Ok(file) = std::fs::metadata(&path) else { continue };
+                let mode = file.permissions().mode() & 0o777;
+                assert!([0o600, 0o640].contains(&mode), "{mode:o} in between");
+                seen += 1;
+            }
+            seen
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
+        for _ in 0..2_000 {
+            let listen = ListenAddress::Unix(path.clone());
+            drop(runtime.block_on(Listener::open(&listen, Purpose::Data(0o640))).expect("opened"));
+        }
+        let listen = ListenAddress::Unix(path.clone());
+        let admin = runtime.block_on(Listener::open(&listen, Purpose::Admin)).expect("opened");
+        let mode = std::fs::metadata(&path).expect("there").permissions().mode() & 0o777;
+        done.store(true, order);
+        drop(admin);
+        assert_eq!(mode, 0o600, "operators' is for nobody else");
+        assert!(watching.join().expect("no moment for others") > 0);
+    });
 }

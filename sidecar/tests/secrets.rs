@@ -39,8 +39,8 @@ fn no_secret_is_told() {
         text
     });
     let take = include_str!("../../contract/golden/take-request.json");
-    let authorized = |token: &str| {
-        let head = "GET /v1/status HTTP/1.1\r\nhost: a\r\nconnection: close\r\n";
+    let authorized = |token: &str, path: &str| {
+        let head = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n");
         ask(&sluice.admin, &format!("{head}authorization: Bearer {token}\r\n\r\n"))
     };
     let length = take.len();
@@ -54,9 +54,13 @@ fn no_secret_is_told() {
             ),
         ),
         get(&sluice.admin, "/v1/status"),
-        authorized(TOKEN),
-        authorized(&TOKEN[1..]),
+        authorized(TOKEN, "/v1/status"),
+        authorized(&TOKEN[1..], "/v1/status"),
+        authorized(&TOKEN[1..], "/readyz"),
+        authorized(TOKEN, "/readyz"),
     ];
+    assert!(answers[6].contains("503") && !answers[6].contains("Redis"), "not to everybody: {}", answers[6]);
+    assert!(answers[7].contains("503") && answers[7].contains("Redis at "), "{}", answers[7]);
     assert!(answers[0].contains("503") && answers[0].contains("Redis at "), "{}", answers[0]);
     assert!(answers[2].contains("store_unavailable"), "{}", answers[2]);
     assert!(answers[3].contains("401") && answers[5].contains("401"), "{answers:?}");
@@ -98,6 +102,8 @@ fn no_secret_is_told() {
 
     for (arguments, environment) in [
         (vec!["--help"], &environment[..]),
+        (vec!["redis://x:hunter2-the-password@h"], &[]),
+        (vec!["--listen", "redis://x:hunter2-the-password@h"], &[]),
         (vec!["--redis-url", "redis://x:hunter2-the-password@h:port"], &[("SLUICE_ADMIN_TOKEN", TOKEN)]),
         (
             vec![

@@ -32,10 +32,13 @@ pub enum Guard {
 pub fn router(service: Arc<Service>, guard: Guard) -> Router {
     Router::new()
         .route("/v1/status", get(status))
-        .route_layer(axum::middleware::from_fn_with_state(guard, admit))
-        // Of these nobody learns what the data listener does not tell.
+        .route_layer(axum::middleware::from_fn_with_state(guard.clone(), admit))
+        // These are for whoever looks after the process, who has no token: they say whether, and to nobody else why.
         .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
+        .route(
+            "/readyz",
+            get(move |state, request: Request| ready(state, guard.admits_request(&request).is_ok())),
+        )
         .fallback(async || RequestError::UnknownAdminPath)
         .method_not_allowed_fallback(async || RequestError::WrongAdminMethod)
         .with_state(service)
@@ -92,14 +95,26 @@ async fn status(State(service): State<Arc<Service>>) -> Response {
     json_response(StatusCode::OK, &status, 512)
 }
 
+async fn ready(service: State<Arc<Service>>, tells_why: bool) -> Result<Response, RequestError> {
+    let untold = |error| match error {
+        RequestError::NotReady(_) if !tells_why => RequestError::NotReadyUntold,
+        error => error,
+    };
+    readyz(service).await.map_err(untold)
+}
+
 async fn admit(State(guard): State<Guard>, request: Request, next: Next) -> Response {
-    match guard.admits(request.headers(), request.uri().authority().map(|authority| authority.as_str())) {
+    match guard.admits_request(&request) {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     }
 }
 
 impl Guard {
+    fn admits_request(&self, request: &Request) -> Result<(), RequestError> {
+        self.admits(request.headers(), request.uri().authority().map(|authority| authority.as_str()))
+    }
+
     /// `authority` is that of HTTP/2, which has no `Host`.
     fn admits(&self, headers: &HeaderMap, authority: Option<&str>) -> Result<(), RequestError> {
         match self {

@@ -56,11 +56,13 @@ pub(super) struct Serving {
     /// For the answers that wait to be read.
     pub(super) bodies: Arc<Room>,
     pub(super) stage: watch::Receiver<Stage>,
+    /// How long a connection may be without a request.
+    pub(super) idle: Duration,
 }
 
 /// Serves a connection to its end. It is in the place that it was given until then.
 pub(super) async fn serve(connection: Connection, serving: Serving, _place: Place) {
-    let shared = Shared::default();
+    let shared = Shared::new(serving.idle);
     let progress = &shared;
     let outcome = match connection {
         Connection::Unix(stream) => http(Watched::new(stream, progress), progress, serving).await,
@@ -163,13 +165,11 @@ struct Shared {
     progress: Arc<Mutex<Progress>>,
 }
 
-impl Default for Shared {
-    fn default() -> Self {
-        Self { start: Instant::now(), progress: Arc::default() }
-    }
-}
-
 impl Shared {
+    fn new(idle: Duration) -> Self {
+        Self { start: Instant::now(), progress: Arc::new(Mutex::new(Progress::new(idle))) }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }

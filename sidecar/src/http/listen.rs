@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::Mode;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::config::ListenAddress;
@@ -19,13 +20,13 @@ pub enum Listener {
     Unix(UnixListener, SocketFile),
 }
 
-/// What a listener is for, and the permissions of its file where it is a Unix socket.
+/// What a listener is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// Envoys ask there.
+    /// Envoys ask there; the permissions of its file where it is a Unix socket.
     Data(u32),
-    /// Operators do.
-    Admin(u32),
+    /// Operators do. A Unix socket is this user's alone: Envoy's group is to ask for takes and no more.
+    Admin,
 }
 
 /// Why an address cannot be listened on.
@@ -43,6 +44,16 @@ pub struct ListenError {
 pub(super) enum Connection {
     Tcp(TcpStream),
     Unix(UnixStream),
+}
+
+impl Connection {
+    /// Whether who connects is on this machine.
+    pub(super) fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback()),
+            Self::Unix(_) => true,
+        }
+    }
 }
 
 /// The file of a Unix socket; removed on drop.
@@ -89,14 +100,16 @@ impl Listener {
 
 impl Purpose {
     fn mode(self) -> u32 {
-        let (Self::Data(mode) | Self::Admin(mode)) = self;
-        mode
+        match self {
+            Self::Data(mode) => mode,
+            Self::Admin => 0o600,
+        }
     }
 
     fn flag(self) -> (&'static str, &'static str) {
         match self {
             Self::Data(_) => ("--listen", ""),
-            Self::Admin(_) => ("--admin-listen", ", or switch it off by --admin-listen off"),
+            Self::Admin => ("--admin-listen", ", or switch it off by --admin-listen off"),
         }
     }
 }
@@ -116,7 +129,12 @@ async fn open_unix(path: &Path, mode: u32) -> io::Result<Listener> {
             Err(error) => return Err(error),
         }
     }
-    let listener = UnixListener::bind(path)?;
+    // From the first moment it is this user's alone, whatever the umask is: who connects before the permissions are set stays
+    // connected.
+    let umask = rustix::process::umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
+    let bound = UnixListener::bind(path);
+    rustix::process::umask(umask);
+    let listener = bound?;
     let file = SocketFile(path.to_owned());
     fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     Ok(Listener::Unix(listener, file))

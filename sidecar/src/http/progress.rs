@@ -7,6 +7,9 @@ use std::time::Duration;
 /// before, so that no request meets a connection that is being closed.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 
+/// The same where operators ask, who come seldom and from anywhere: whoever holds a place there without asking keeps others out.
+pub(super) const ADMIN_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How long a request may take, from its headers to the last byte of its answer: more than all that it waits for.
 const REQUEST_TIMEOUT: Duration = IDLE_TIMEOUT;
 
@@ -17,8 +20,10 @@ pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a connection is at.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Progress {
+    /// How long it may be without a request that begins or ends.
+    idle: Duration,
     /// When a request last began or ended.
     changed_at_ms: u64,
     /// When those requests began whose answers are not wholly written: as many as HTTP/2 is granted at a time.
@@ -43,6 +48,18 @@ pub(super) enum Due {
 }
 
 impl Progress {
+    /// A connection that was accepted now.
+    pub(super) fn new(idle: Duration) -> Self {
+        Self {
+            idle,
+            changed_at_ms: 0,
+            requests: Vec::new(),
+            begun_at_ms: None,
+            stuck_at_ms: None,
+            http2: false,
+        }
+    }
+
     /// Whether [`read`](Self::read) would change anything, so that most reads need not ask for the time.
     pub(super) fn minds_reads(&self) -> bool {
         self.requests.is_empty() && self.begun_at_ms.is_none() && !self.http2
@@ -88,7 +105,8 @@ impl Progress {
             return Due::Drop;
         }
         let slow = self.begun_at_ms.map(|at_ms| after(at_ms, HEADER_TIMEOUT));
-        let idle = after(self.changed_at_ms, IDLE_TIMEOUT);
+        let idle =
+            after(self.changed_at_ms, if self.requests.is_empty() { self.idle } else { REQUEST_TIMEOUT });
         // Of the oldest: other requests may begin and end meanwhile.
         let late = self.requests.iter().min().map(|&at_ms| after(at_ms, REQUEST_TIMEOUT));
         let first = [stuck, slow, late].into_iter().flatten().fold(idle, u64::min);
@@ -102,10 +120,16 @@ mod tests {
 
     #[test]
     fn each_thing_has_its_time() {
-        let silent = Progress::default();
+        let silent = Progress::new(IDLE_TIMEOUT);
         assert_eq!((silent.due(0), silent.due(75_000)), (Due::At(75_000), Due::End));
+        let mut operator = Progress::new(ADMIN_IDLE_TIMEOUT);
+        assert_eq!((operator.due(0), operator.due(10_000)), (Due::At(10_000), Due::End));
+        operator.request_begins(false, 9_000);
+        assert_eq!(operator.due(20_000), Due::At(84_000), "its answer may take longer");
+        operator.request_ends(9_000, 20_000);
+        assert_eq!(operator.due(20_000), Due::At(30_000));
 
-        let mut slow = Progress::default();
+        let mut slow = Progress::new(IDLE_TIMEOUT);
         slow.read(3_000);
         slow.read(9_000);
         assert_eq!((slow.due(9_000), slow.due(13_000)), (Due::At(13_000), Due::End), "from the first byte");
@@ -124,7 +148,7 @@ mod tests {
 
     #[test]
     fn frames_that_belong_to_no_request_keep_nothing_open_and_close_nothing() {
-        let mut pinging = Progress::default();
+        let mut pinging = Progress::new(IDLE_TIMEOUT);
         pinging.read(0);
         assert_eq!(pinging.due(10_000), Due::End, "no request came after the preface");
         pinging.request_begins(true, 1_000);
@@ -135,21 +159,21 @@ mod tests {
 
     #[test]
     fn who_does_not_read_is_dropped() {
-        let mut stuck = Progress::default();
+        let mut stuck = Progress::new(IDLE_TIMEOUT);
         stuck.request_begins(false, 0);
         stuck.wrote(false, 1_000);
         stuck.wrote(false, 5_000);
         assert_eq!((stuck.due(5_000), stuck.due(11_000)), (Due::At(11_000), Due::Drop));
         stuck.wrote(true, 10_000);
         assert_eq!(stuck.due(11_000), Due::At(75_000));
-        let mut answered = Progress::default();
+        let mut answered = Progress::new(IDLE_TIMEOUT);
         answered.request_begins(true, 0);
         assert_eq!(answered.due(75_000), Due::End, "an answer that HTTP/2's windows hold back");
     }
 
     #[test]
     fn a_request_that_does_not_end_is_not_forgotten_over_others() {
-        let mut held = Progress::default();
+        let mut held = Progress::new(IDLE_TIMEOUT);
         held.request_begins(true, 1_000);
         held.request_begins(true, 2_000);
         for now_ms in [30_000, 60_000] {
@@ -165,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_handshake_is_no_request() {
-        let mut tls = Progress::default();
+        let mut tls = Progress::new(IDLE_TIMEOUT);
         tls.read(0);
         tls.shook_hands(2_000);
         assert_eq!(tls.due(12_000), Due::At(77_000));

@@ -41,6 +41,8 @@ pub(super) enum RequestError {
     Stopping,
     #[error("{0}")]
     NotReady(String),
+    #[error("the store cannot decide; its log says why, and /v1/status to whoever may ask there")]
+    NotReadyUntold,
     #[error("there is nothing at this path; GET /v1/status tells how this sidecar does")]
     UnknownAdminPath,
     #[error("this path does not answer this method; /v1/status, /healthz and /readyz answer GET")]
@@ -73,7 +75,9 @@ impl RequestError {
             Self::Invalid(invalid) => (StatusCode::BAD_REQUEST, invalid.code()),
             Self::Overloaded(_) => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
             Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
-            Self::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
+            Self::NotReady(_) | Self::NotReadyUntold => {
+                (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
+            }
             Self::UnknownAdminPath => (StatusCode::NOT_FOUND, "unknown_path"),
             Self::WrongAdminMethod => (StatusCode::METHOD_NOT_ALLOWED, "wrong_method"),
             Self::NoToken => (StatusCode::UNAUTHORIZED, "no_token"),

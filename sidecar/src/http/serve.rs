@@ -13,6 +13,7 @@ use super::{
     Listener, Service,
     connection::{self, Serving},
     listen::Connection,
+    progress::{ADMIN_IDLE_TIMEOUT, IDLE_TIMEOUT},
     room::Room,
     tls::Acceptor,
 };
@@ -41,6 +42,18 @@ pub struct Door {
     pub tls: Option<Acceptor>,
     /// How many there may be at a time.
     pub connections: Arc<Room>,
+    /// Who asks there.
+    pub clients: Clients,
+}
+
+/// Who asks at a door.
+#[derive(Clone, Debug)]
+pub enum Clients {
+    /// Envoys, which keep their connections.
+    Envoys,
+    /// Operators, who do not; and how many more of them there may be that are on this machine, so that nobody elsewhere keeps
+    /// `sluice health` out.
+    Operators(Arc<Room>),
 }
 
 /// Serves `service` at `doors` until `shutdown`, and for as long after it as that says, while it tells everybody that it is
@@ -57,8 +70,14 @@ pub async fn serve(
     for door in doors {
         let tls = door.tls.filter(|_| matches!(door.listener, Listener::Tcp(_)));
         let (router, bodies, stage) = (door.router, service.bodies(), watched.clone());
-        let serving = Serving { router, tls, bodies, stage };
-        accepting.spawn(async move { accept(&door.listener, &door.connections, &serving).await });
+        let idle = match door.clients {
+            Clients::Envoys => IDLE_TIMEOUT,
+            Clients::Operators(_) => ADMIN_IDLE_TIMEOUT,
+        };
+        let serving = Serving { router, tls, bodies, stage, idle };
+        accepting.spawn(async move {
+            accept(&door.listener, &door.connections, &door.clients, &serving).await;
+        });
     }
     drop(watched);
     let delay = shutdown.await;
@@ -77,11 +96,15 @@ pub async fn serve(
 
 /// Serves each connection in a task of its own, for ever. Between a connection's acceptance and its task there is no
 /// await, so none is lost when this is dropped.
-async fn accept(listener: &Listener, connections: &Arc<Room>, serving: &Serving) {
+async fn accept(listener: &Listener, connections: &Arc<Room>, clients: &Clients, serving: &Serving) {
     let mut full = false;
     loop {
         let connection = next(listener).await;
-        match connections.enter(1) {
+        let kept = || match clients {
+            Clients::Operators(local) if connection.is_local() => local.enter(1),
+            _ => None,
+        };
+        match connections.enter(1).or_else(kept) {
             Some(place) => {
                 full = false;
                 tokio::spawn(connection::serve(connection, serving.clone(), place));
@@ -89,11 +112,11 @@ async fn accept(listener: &Listener, connections: &Arc<Room>, serving: &Serving)
             // It is closed at once: whoever waited would not know why. Told where it begins, and not while it lasts.
             None if !std::mem::replace(&mut full, true) => {
                 let (listen, max) = (listener.address(), connections.max());
-                warn!(
-                    listen,
-                    max,
-                    "no more connections are accepted: allow more by --max-connections, or look who holds them"
-                );
+                let mend = match clients {
+                    Clients::Envoys => "allow more by --max-connections, or look who holds them",
+                    Clients::Operators(_) => "look who holds them",
+                };
+                warn!(listen, max, "no more connections are accepted: {mend}");
             }
             None => {}
         }
