@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -10,7 +10,7 @@ use fleet::{artifacts, tools};
 
 use crate::Failure;
 
-/// The version that is installed where there is none.
+/// The version that deny.toml is written for, and that is installed where there is none.
 const VERSION: &str = "0.20.2";
 
 /// Holds the dependencies to deny.toml. Advisories are asked for too, and where their database cannot be fetched, that is
@@ -42,14 +42,15 @@ pub fn run() -> Result<(), Failure> {
     Ok(())
 }
 
-/// cargo-deny on the path, or the one below the target directory, installed there if need be, which takes minutes once.
+/// cargo-deny of this version on the path, or the one below the target directory, installed there if need be, which takes
+/// minutes once. An older one may not understand deny.toml, and would blame the dependencies.
 fn cargo_deny() -> Result<PathBuf, Failure> {
     let path = env::var_os("PATH").unwrap_or_default();
-    if let Some(found) = env::split_paths(&path).map(|dir| dir.join("cargo-deny")).find(|file| file.is_file())
-    {
+    let found = env::split_paths(&path).map(|dir| dir.join("cargo-deny")).find(|file| file.is_file());
+    if let Some(found) = found.filter(|found| is_of_our_version(found)) {
         return Ok(found);
     }
-    let root = tools::state_dir().join("cargo-deny");
+    let root = tools::state_dir().join(format!("cargo-deny-{VERSION}"));
     let program = root.join("bin/cargo-deny");
     if !program.is_file() {
         eprintln!("cargo install cargo-deny {VERSION} below {}", root.display());
@@ -58,10 +59,33 @@ fn cargo_deny() -> Result<PathBuf, Failure> {
         let status = command.args(install).arg(&root).current_dir(tools::workspace()).status()?;
         if !status.success() {
             return Err(format!(
-                "cargo-deny {VERSION} could not be installed ({status}, see above); put one on the PATH"
+                "cargo-deny {VERSION} could not be installed ({status}, see above); put one of this version on the PATH"
             )
             .into());
         }
     }
     Ok(program)
+}
+
+fn is_of_our_version(program: &Path) -> bool {
+    let said = Command::new(program).arg("--version").stdin(Stdio::null()).output();
+    said.is_ok_and(|said| tells_version(&String::from_utf8_lossy(&said.stdout)))
+}
+
+/// It says its name and its version.
+fn tells_version(said: &str) -> bool {
+    said.split_whitespace().nth(1) == Some(VERSION)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_version_is_not_taken_for_ours() {
+        assert!(tells_version(&format!("cargo-deny {VERSION}\n")));
+        for other in ["cargo-deny 0.14.2\n", "cargo-deny 0.20.20", "cargo-deny", ""] {
+            assert!(!tells_version(other), "{other}");
+        }
+    }
 }
