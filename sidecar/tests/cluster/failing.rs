@@ -10,7 +10,7 @@ use crate::support::*;
 async fn a_primary_that_is_killed_fails_its_slots_alone_until_its_replica_is_promoted() {
     const BURST: u64 = 1_000;
     let cluster = cluster(&[]);
-    let store = store(&cluster, IMPATIENT).await;
+    let store = store(&cluster, PATIENT).await;
     let [lost, well] = [0, 1].map(|primary| key_of(&cluster, primary, 0));
     assert_eq!(
         remaining(&decide_one(&store, take(vec![ask(&lost, BURST, 10), ask(&well, BURST, 10)])).await),
@@ -74,28 +74,47 @@ async fn a_take_of_which_a_later_part_fails_gives_back_the_earlier_ones() {
 async fn a_primary_that_stands_still_is_replaced_and_what_it_heard_counts_no_more() {
     const BURST: u64 = 1_000;
     let cluster = Arc::new(cluster(&[]));
-    let store = store(&cluster, IMPATIENT).await;
+    // Only what asks the one that stands still is to be late, however busy the machine is.
+    let (patient, store) = (store(&cluster, PATIENT).await, store(&cluster, IMPATIENT).await);
     let [lost, well] = [0, 1].map(|primary| key_of(&cluster, primary, 0));
     assert_eq!(left(&store, &lost, BURST).await, Some(BURST));
     cluster.nodes()[0].process().freeze();
     let frozen = Instant::now();
     assert_eq!(decide_one(&store, take(vec![ask(&lost, BURST, 1)])).await, FAILED);
     assert!(frozen.elapsed() < DEADLINE / 10, "failed after {:?}", frozen.elapsed());
+    let mut failed = 0;
     until("another to decide", async || {
-        let verdicts =
-            decide(&store, vec![take(vec![ask(&lost, BURST, 1)]), take(vec![ask(&well, BURST, 0)])]).await;
-        assert!(matches!(verdicts[1], Verdict::Allowed(_)), "the others go on: {verdicts:?}");
-        verdicts[0] != FAILED
+        assert_eq!(left(&patient, &well, BURST).await, Some(BURST), "the others go on");
+        let is_failed = decide_one(&store, take(vec![ask(&lost, BURST, 1)])).await == FAILED;
+        failed += u64::from(is_failed);
+        !is_failed
     })
     .await;
     println!("the promoted replica decided {:?} after the freeze", frozen.elapsed());
-    let before = left(&store, &lost, BURST).await.expect("decided");
-    assert_eq!(before, BURST - 1, "what nobody answered was not sent again");
+    // It may be late once more: only a look is asked again.
+    let left_at_last = async || {
+        let mut remaining = None;
+        until("a look", async || {
+            remaining = left(&store, &lost, BURST).await;
+            remaining.is_some()
+        })
+        .await;
+        remaining.expect("decided")
+    };
+    let before = left_at_last().await;
+    // What failed may have been taken, once, by the promoted one.
+    assert!((1..=1 + failed).contains(&(BURST - before)), "{before} left, {failed} failed");
     cluster.nodes()[0].process().thaw();
     let all = Arc::clone(&cluster);
     blocking(move || all.until_well()).await.expect("it follows the one that replaced it");
-    assert!(matches!(decide_one(&store, take(vec![ask(&lost, BURST, 1)])).await, Verdict::Allowed(_)));
-    assert_eq!(left(&store, &lost, BURST).await, Some(before - 1), "one bucket, on one node");
+    let mut taken = 0;
+    until("a take", async || {
+        taken += 1;
+        matches!(decide_one(&store, take(vec![ask(&lost, BURST, 1)])).await, Verdict::Allowed(_))
+    })
+    .await;
+    let after = left_at_last().await;
+    assert!((1..=taken).contains(&(before - after)), "{before}, then {after}: one bucket, on one node");
 }
 
 #[tokio::test]

@@ -36,8 +36,12 @@ pub(super) struct Job {
     /// Closed once nobody waits any more: what was not sent by then is dropped and takes nothing.
     answer: Option<oneshot::Sender<Outcome>>,
     /// Given back with the last job of a request.
-    _place: Place,
+    place: Place,
 }
+
+/// Tells requests that wait apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct RequestId(usize);
 
 /// Room among what may wait, for all jobs of a request.
 pub(super) type Place = Arc<OwnedSemaphorePermit>;
@@ -64,19 +68,16 @@ impl Outcome {
 impl Job {
     pub(super) fn new(lane: Lane, batch: Batch, answer: oneshot::Sender<Outcome>, place: Place) -> Self {
         let verdicts = Vec::with_capacity(batch.takes.len());
-        Self {
-            lane,
-            takes: batch.takes,
-            verdicts,
-            now_us: None,
-            redirect: None,
-            answer: Some(answer),
-            _place: place,
-        }
+        Self { lane, takes: batch.takes, verdicts, now_us: None, redirect: None, answer: Some(answer), place }
     }
 
     pub(super) fn lane(&self) -> Lane {
         self.lane
+    }
+
+    /// Of which request it is: the jobs of one have one place, which no other has before they are gone.
+    pub(super) fn request(&self) -> RequestId {
+        RequestId(Arc::as_ptr(&self.place).addr())
     }
 
     fn is_given_up(&self) -> bool {
@@ -164,6 +165,15 @@ impl Queue {
     /// Drops what nobody waits for any more, whose places others may have.
     pub(super) fn forget_given_up(&mut self) {
         self.0.retain(|job| !job.is_given_up());
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Of which request the first is.
+    pub(super) fn first_request(&self) -> Option<RequestId> {
+        self.0.front().map(Job::request)
     }
 
     pub(super) fn is_empty(&self) -> bool {
