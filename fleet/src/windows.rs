@@ -15,6 +15,14 @@ pub struct Promise {
     pub burst_tokens: u64,
 }
 
+impl Promise {
+    /// How many whole tokens come in a time.
+    #[must_use]
+    pub fn came_tokens(self, length_us: u64) -> u64 {
+        self.tokens * length_us / self.period_us
+    }
+}
+
 /// Tokens that were admitted at some instant from `from_us` to `until_us`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admission {

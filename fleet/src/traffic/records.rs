@@ -24,6 +24,12 @@ impl Span {
     }
 }
 
+impl FromIterator<Record> for Records {
+    fn from_iter<T: IntoIterator<Item = Record>>(records: T) -> Self {
+        Self::new(records.into_iter().collect())
+    }
+}
+
 impl Records {
     pub(super) fn new(mut records: Vec<Record>) -> Self {
         records.sort_by_key(|record| record.answered_us);
@@ -55,6 +61,33 @@ impl Records {
         let mut latencies: Vec<u64> = counted.map(|record| record.answered_us - record.sent_us).collect();
         latencies.sort_unstable();
         latencies
+    }
+
+    /// Of the requests of a caller that were sent in a span: how many there were, and how many the limits let pass.
+    #[must_use]
+    pub fn passed(&self, caller: impl Fn(usize) -> bool, span: Span) -> (u64, u64) {
+        let within = |record: &&Record| (span.from_us..=span.until_us).contains(&record.sent_us);
+        let sent = self.0.iter().filter(within).filter(|record| caller(record.caller));
+        sent.fold((0, 0), |(asked, passed), record| {
+            (asked + 1, passed + u64::from(record.outcome == Outcome::Allowed))
+        })
+    }
+
+    /// Whether a caller was locked out of what is its own: in this span it got less than one in `part` of what came to
+    /// its bucket, or of what it asked for where that was less. Then that, and what it got. Each of its requests takes
+    /// `cost_tokens` at most, and nothing is owed for what was before.
+    #[must_use]
+    pub fn locked_out(
+        &self,
+        caller: impl Fn(usize) -> bool,
+        promise: Promise,
+        cost_tokens: u64,
+        span: Span,
+        part: u64,
+    ) -> Option<(u64, u64)> {
+        let (asked, passed) = self.passed(caller, span);
+        let due = (promise.came_tokens(span.until_us - span.from_us) / cost_tokens).min(asked);
+        (passed < due / part).then_some((due, passed))
     }
 
     /// What the limits let pass of these callers, each request at its cost.
@@ -94,5 +127,30 @@ mod tests {
         let span = Span { from_us: 5, until_us: 35 };
         assert_eq!(records.latencies_us(|record| span.touches(record)), [10, 10]);
         assert_eq!(records.count(Outcome::is_decided), 2);
+    }
+
+    #[test]
+    fn who_is_denied_for_ever_is_locked_out_though_all_is_decided() {
+        const PROMISE: Promise = Promise { tokens: 40, period_us: 1_000_000, burst_tokens: 20 };
+        // A request each 10 ms for two seconds; from the second on all are denied, or one in three is let pass.
+        let locked_out = |after: fn(u64) -> bool, from_us| {
+            let record = |number| Record {
+                caller: 0,
+                sent_us: number * 10_000,
+                answered_us: number * 10_000 + 500,
+                outcome: if number < 100 || after(number) { Outcome::Allowed } else { Outcome::Denied },
+            };
+            let records = Records::new((0..200).map(record).collect());
+            let span = Span { from_us, until_us: 2_000_000 };
+            records.locked_out(|caller| caller == 0, PROMISE, 1, span, 2)
+        };
+        assert_eq!(locked_out(|_| false, 1_000_000), Some((40, 0)));
+        assert_eq!(locked_out(|number| number % 10 == 0, 1_000_000), Some((40, 10)));
+        assert_eq!(locked_out(|number| number % 3 == 0, 1_000_000), None);
+        // Over the whole run it would not be noticed.
+        assert_eq!(locked_out(|_| false, 0), None);
+        // Nobody is due what he did not ask for.
+        let silent = Span { from_us: 5_000_000, until_us: 6_000_000 };
+        assert_eq!(Records::new(Vec::new()).locked_out(|_| true, PROMISE, 1, silent, 2), None);
     }
 }

@@ -24,6 +24,18 @@ pub struct Kind {
     really: Option<u64>,
 }
 
+impl Kind {
+    /// What each of its requests takes at most, now or later.
+    pub fn dearest(&self) -> u64 {
+        self.really.unwrap_or(0).max(self.cost)
+    }
+
+    /// Whether requests take more than they had when they arrived, so that a key may owe what came in a while.
+    pub fn owes(&self) -> bool {
+        self.dearest() > self.cost
+    }
+}
+
 /// Decided by each Envoy itself while nobody else does: a third of the limit each, so that all three keep it together.
 pub const LOCAL: &str = "local";
 const SHARE_PERCENT: u64 = 33;

@@ -1,6 +1,7 @@
 //! `cargo xtask soak`: a fleet under mixed traffic while faults happen at random, for as long as one likes. It ends
 //! with what was admitted held to the promise in every window, with latencies, and with the memory of every process.
 
+mod admits;
 mod faults;
 mod memory;
 mod mix;

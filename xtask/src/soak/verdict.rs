@@ -10,6 +10,7 @@ use fleet::{
 
 use super::{
     Happened, TIMEOUT_MS,
+    admits::locked_out,
     mix::{Kind, LOCAL, Mix},
 };
 use crate::Failure;
@@ -28,8 +29,10 @@ const COUNTERS: [&str; 8] = [
     "callout_failures",
 ];
 
-/// A settlement goes with the next callout, and may wait on a wire for as long as a fault lasts.
-const SETTLED_WITHIN_US: u64 = 5_000_000;
+/// A settlement goes with the next callout: it waits for one that is on its way, and for its own.
+const SETTLED_WITHIN_US: u64 = 2 * TIMEOUT_MS * 1_000;
+/// And on a wire for as long as a fault lasts.
+const SETTLED_AFTER_FAULT_US: u64 = 5_000_000;
 /// What is out when a store forgets may be spent until its lease lapses.
 const LAPSED_WITHIN_US: u64 = 4_000_000;
 
@@ -56,6 +59,7 @@ pub fn tell(mix: &Mix, records: &Records, happened: &[Happened], counted: &Count
         }),
     );
     wrong.extend(promises(mix, records, happened));
+    wrong.extend(locked_out(mix, records, happened));
     wrong.extend(latencies(records, happened));
     wrong
 }
@@ -131,10 +135,11 @@ fn beyond(kind: &Kind, passed: &[&Record], happened: &[Happened]) -> (u64, u64) 
         tokens: kind.cost,
     };
     let admissions: Vec<Admission> = passed.iter().map(admission).collect();
-    let refund = |record: &&Record| Allowance {
-        from_us: record.sent_us,
-        until_us: record.answered_us + SETTLED_WITHIN_US,
-        tokens: kind.refunded,
+    let refund = |record: &&Record| {
+        let soon_us = record.answered_us + SETTLED_WITHIN_US;
+        let faulty = touched(happened, record.sent_us, soon_us);
+        let until_us = if faulty { record.answered_us + SETTLED_AFTER_FAULT_US } else { soon_us };
+        Allowance { from_us: record.sent_us, until_us, tokens: kind.refunded }
     };
     let refunds: Vec<Allowance> =
         if kind.refunded > 0 { passed.iter().map(refund).collect() } else { Vec::new() };
@@ -153,13 +158,16 @@ fn beyond(kind: &Kind, passed: &[&Record], happened: &[Happened]) -> (u64, u64) 
     worst.fold((0, 0), |most, one| (most.0.max(one.0), most.1.max(one.1)))
 }
 
+/// Whether a fault lasted at some time between two. They follow each other, so of those that began before the second,
+/// the last one or none.
+fn touched(happened: &[Happened], from_us: u64, until_us: u64) -> bool {
+    let before = happened.partition_point(|one| one.span.from_us <= until_us);
+    happened[..before].last().is_some_and(|one| one.span.until_us >= from_us)
+}
+
 /// Latencies inside and outside of faults, and requests that got no proper answer.
 fn latencies(records: &Records, happened: &[Happened]) -> Vec<String> {
-    // Faults follow each other, so of those that began before a request ended, the last one or none touches it.
-    let inside = |record: &Record| {
-        let before = happened.partition_point(|one| one.span.from_us <= record.answered_us);
-        happened[..before].last().is_some_and(|one| one.span.touches(record))
-    };
+    let inside = |record: &Record| touched(happened, record.sent_us, record.answered_us);
     println!("\nlatency, ms       p50      p99    p99.9  longest   requests");
     let mut longest_us = 0;
     for (name, within) in [("outside", false), ("in faults", true)] {
@@ -187,4 +195,34 @@ fn latencies(records: &Records, happened: &[Happened]) -> Vec<String> {
         wrong.push(format!("{} requests got no answer of the filter's, such as {first:?}", strange.len()));
     }
     wrong
+}
+
+#[cfg(test)]
+mod tests {
+    use fleet::traffic::Span;
+
+    use super::*;
+    use crate::soak::faults::Doing;
+
+    #[test]
+    fn what_is_refunded_excuses_little_but_near_a_fault() {
+        let mix = Mix::new();
+        let kind = mix.kinds().iter().find(|kind| kind.refunded > 0).unwrap();
+        let record =
+            |sent_us| Record { caller: 0, sent_us, answered_us: sent_us + 1_000, outcome: Outcome::Allowed };
+        // Half of what its rate and what comes back let pass.
+        let steady: Vec<Record> = (0..100).map(|number| record(number * 100_000)).collect();
+        let with = |more: u64, happened: &[Happened]| {
+            let all: Vec<Record> =
+                steady.iter().copied().chain((0..more).map(|_| record(10_000_000))).collect();
+            beyond(kind, &all.iter().collect::<Vec<_>>(), happened).1
+        };
+        assert_eq!(with(0, &[]), 0);
+        // Six times its burst at once.
+        assert!(with(60, &[]) > 0);
+        // Unless what came back in five seconds was held up.
+        let span = Span { from_us: 0, until_us: 9_990_000 };
+        let stopped = Happened { doing: Doing::StopRedis, span };
+        assert_eq!(with(60, &[stopped]), 0);
+    }
 }
