@@ -77,6 +77,8 @@ fn an_attacker_brings_a_new_key_each_time() {
     assert_eq!(records.count(|outcome| !outcome.is_decided()), 0, "every request is decided");
     let denied = records.count(|outcome| outcome == Outcome::Denied);
     assert!(denied > KEYS / 4, "most were denied once: {denied}");
+    let allowed = records.count(|outcome| outcome == Outcome::Allowed);
+    assert!(allowed >= KEYS, "each new key has its token: {allowed} were allowed");
 }
 
 /// What each process holds.

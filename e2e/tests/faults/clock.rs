@@ -31,7 +31,7 @@ fn step(fleet: &Fleet, by_ms: i64) {
 fn the_clock_of_redis_goes_back_by_an_hour() {
     let fleet = patient().start().expect("a fleet");
     let name = "the_clock_of_redis_goes_back_by_an_hour";
-    // Nothing is minted. That nobody is locked out is seen by what is admitted afterwards.
+    // Nothing is minted. That nobody is locked out is seen by what each is admitted afterwards.
     let row = Row { name, allowed_over: 0, undecided: Undecided::None };
     survive(&row, &addrs(&fleet), |traffic| {
         step(&fleet, -3_600_000);
