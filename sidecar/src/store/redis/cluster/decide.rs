@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::{
-    map::{Node, read_node},
+    map::Node,
     nodes::Nodes,
     parts::{Grain, Part, Told, look, looked, only_key, only_slot, parts, waves},
 };
@@ -145,7 +145,7 @@ impl Request {
             let Some((redirect, undecided)) = redirect else { break };
             rest = undecided;
             match redirect {
-                Redirect::Moved(to) => match read_node(&to, &node.host) {
+                Redirect::Moved(to) => match self.nodes.read_node(&to, &node) {
                     Some(to) => self.nodes.moved(slot, &to),
                     None => break,
                 },
@@ -212,11 +212,11 @@ impl Request {
             rest = undecided;
             ahead = None;
             match redirect {
-                Redirect::Moved(to) => match read_node(&to, &node.host) {
+                Redirect::Moved(to) => match self.nodes.read_node(&to, &node) {
                     Some(to) => self.nodes.moved(slot, &to),
                     None => break,
                 },
-                Redirect::Ask(to) => ahead = read_node(&to, &node.host),
+                Redirect::Ask(to) => ahead = self.nodes.read_node(&to, &node),
                 // The Cluster is between two states, which no event tells of.
                 Redirect::TryAgain => sleep(MOMENT).await,
                 Redirect::Down => break,

@@ -29,30 +29,43 @@ pub(super) struct Claim {
     pub(super) epoch: u64,
 }
 
-/// What `CLUSTER NODES` answers: the claims of all nodes that have slots. What is not understood claims nothing.
+/// A node, by another host that it may be told as and by where it is reached.
+pub(super) type Alias = (Node, Node);
+
+/// What `CLUSTER NODES` answers: the claims of all nodes that have slots, and by what else each node is known. What is not
+/// understood claims nothing.
 ///
 /// `asked` is the host that was asked, which need not know its own. Where TLS is used a node is reached by its name, if
 /// it has one, since that is what its certificate tells.
-pub(super) fn read_nodes(text: &str, asked: &str, by_name: bool) -> Vec<Claim> {
-    text.lines().flat_map(|line| read_line(line, asked, by_name).unwrap_or_default()).collect()
+pub(super) fn read_nodes(text: &str, asked: &str, by_name: bool) -> (Vec<Claim>, Vec<Alias>) {
+    let (mut claims, mut aliases) = (Vec::new(), Vec::new());
+    for line in text.lines() {
+        let Some((told, alias)) = read_line(line, asked, by_name) else { continue };
+        claims.extend(told);
+        aliases.extend(alias);
+    }
+    (claims, aliases)
 }
 
 /// `<id> <ip:port@bus[,name[,more]]> <flags> <primary> <ping> <pong> <epoch> <link> <slots>…`.
-fn read_line(line: &str, asked: &str, by_name: bool) -> Option<Vec<Claim>> {
+fn read_line(line: &str, asked: &str, by_name: bool) -> Option<(Vec<Claim>, Option<Alias>)> {
     let mut fields = line.split(' ').skip(1);
     let (address, flags) = (fields.next()?, fields.next()?);
-    if !flags.split(',').any(|flag| flag == "master") {
-        return None;
-    }
     let mut address = address.split(',');
     let mut node = read_node(address.next()?.split('@').next()?, asked)?;
     // Behind the name others may follow as key=value.
-    if let Some(name) = address.next().filter(|name| by_name && !name.is_empty() && !name.contains('=')) {
-        name.clone_into(&mut node.host);
+    let name = address.next().filter(|name| !matches!(*name, "" | "?") && !name.contains('='));
+    // By which of the two it is told in MOVED and ASK, its settings say.
+    let alias = name.map(|name| {
+        let named = Node { host: name.to_owned(), port: node.port };
+        if by_name { (std::mem::replace(&mut node, named.clone()), named) } else { (named, node.clone()) }
+    });
+    if !flags.split(',').any(|flag| flag == "master") {
+        return Some((Vec::new(), alias));
     }
     let epoch = fields.nth(3)?.parse().ok()?;
     let slots = fields.skip(1).filter_map(read_range);
-    Some(slots.map(|slots| Claim { node: node.clone(), slots, epoch }).collect())
+    Some((slots.map(|slots| Claim { node: node.clone(), slots, epoch }).collect(), alias))
 }
 
 /// `7`, `7-9`; a slot on its way, `[7->-id]`, stays with whom it is until it has arrived.
@@ -67,29 +80,44 @@ fn read_range(written: &str) -> Option<RangeInclusive<u16>> {
 pub(super) struct SlotMap {
     /// Of each slot the place of its node, from 1; 0 where nobody has it.
     places: Vec<u16>,
+    /// Of each slot when it was assigned.
+    epochs: Vec<u64>,
     nodes: Vec<Node>,
 }
 
 impl SlotMap {
     /// Nobody has any.
     pub(super) fn empty() -> Self {
-        Self { places: vec![0; usize::from(SLOTS)], nodes: Vec::new() }
+        let slots = usize::from(SLOTS);
+        Self { places: vec![0; slots], epochs: vec![0; slots], nodes: Vec::new() }
     }
 
     /// Of each slot the latest claim.
     pub(super) fn of(claims: &[Claim]) -> Self {
         let mut map = Self::empty();
-        let mut epochs = vec![0; usize::from(SLOTS)];
         for claim in claims {
             let place = map.place_of(&claim.node);
             for slot in claim.slots.clone().map(usize::from) {
-                if map.places[slot] == 0 || claim.epoch > epochs[slot] {
+                if map.places[slot] == 0 || claim.epoch > map.epochs[slot] {
                     map.places[slot] = place;
-                    epochs[slot] = claim.epoch;
+                    map.epochs[slot] = claim.epoch;
                 }
             }
         }
         map
+    }
+
+    /// Keeps what `known` knows of later epochs.
+    pub(super) fn keep_later(&mut self, known: &Self) {
+        for slot in 0..SLOTS {
+            let index = usize::from(slot);
+            if known.epochs[index] > self.epochs[index]
+                && let Some(node) = known.node_of(slot)
+            {
+                self.places[index] = self.place_of(node);
+                self.epochs[index] = known.epochs[index];
+            }
+        }
     }
 
     fn place_of(&mut self, node: &Node) -> u16 {
@@ -163,7 +191,11 @@ e7d1 :30001@31001 myself,master - 0 0 1 connected 0-2 [9-<-67ed]
 9999 10.0.0.9:30009@31009 master - 0 0 9 connected
 cut
 ";
-        let claims = read_nodes(text, "seed", false);
+        let (claims, aliases) = read_nodes(text, "seed", false);
+        let [named, ip] = ["host-4", "127.0.0.1"].map(|host| node(host, 30_004));
+        assert_eq!(aliases[0], (named.clone(), ip.clone()), "a replica that may be promoted");
+        assert_eq!(read_nodes(text, "seed", true).1[0], (ip, named));
+        assert_eq!(aliases.len(), 2);
         let claim = |host, port, slots, epoch| Claim { node: node(host, port), slots, epoch };
         let expected = [
             claim("127.0.0.1", 30_002, 5461..=5463, 2),
@@ -172,7 +204,7 @@ cut
             claim("fd00::7", 30_003, 16_383..=16_383, 3),
         ];
         assert_eq!(claims, expected);
-        assert_eq!(read_nodes(text, "seed", true)[0].node, node("host-2", 30_002));
+        assert_eq!(read_nodes(text, "seed", true).0[0].node, node("host-2", 30_002));
         assert_eq!(node("fd00::7", 1).to_string(), "[fd00::7]:1");
     }
 
@@ -194,5 +226,12 @@ cut
         assert_eq!((map.node_of(4), map.node_of(3)), (Some(&new), Some(&old)));
         assert_eq!(map.node_of(SLOTS), None);
         assert_eq!(map.node_of(slot_of(&map.key_of(&old))), Some(&old));
+        // The one that was replaced tells it otherwise, and so does who has not heard of it.
+        let mut stale = SlotMap::of(&[Claim { node: old.clone(), slots: 0..=9, epoch: 3 }]);
+        stale.keep_later(&SlotMap::of(&claims));
+        assert_eq!((stale.node_of(4), stale.node_of(5)), (Some(&old), Some(&new)));
+        let mut later = SlotMap::of(&[Claim { node: old.clone(), slots: 0..=9, epoch: 5 }]);
+        later.keep_later(&stale);
+        assert_eq!(later.node_of(5), Some(&old));
     }
 }

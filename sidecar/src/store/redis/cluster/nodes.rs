@@ -9,7 +9,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use super::{
     address::ClusterAddress,
-    map::{Node, SlotMap},
+    map::{Alias, Node, SlotMap, read_node},
 };
 use crate::store::{
     denials::Remembered,
@@ -23,6 +23,8 @@ pub(super) struct Nodes {
     asking: Asking,
     remembered: Arc<Remembered>,
     map: Mutex<SlotMap>,
+    /// Where nodes are reached that are told by another host, such as an address beside a name.
+    aliases: Mutex<HashMap<Node, Node>>,
     connected: Mutex<HashMap<Node, Connected>>,
     /// What is wrong with all of it, as its nodes say.
     trouble: Mutex<Option<String>>,
@@ -46,6 +48,7 @@ impl Nodes {
             asking,
             remembered,
             map: Mutex::new(SlotMap::empty()),
+            aliases: Mutex::default(),
             connected: Mutex::default(),
             trouble: Mutex::default(),
             doubt: Arc::new(Notify::new()),
@@ -62,6 +65,12 @@ impl Nodes {
 
     pub(super) fn node_of(&self, slot: u16) -> Option<Node> {
         lock(&self.map).node_of(slot).cloned()
+    }
+
+    /// Reads whom a node names, as it is known here: by TLS perhaps by its name, which is all that its certificate has.
+    pub(super) fn read_node(&self, written: &str, asked: &Node) -> Option<Node> {
+        let node = read_node(written, &asked.host)?;
+        Some(lock(&self.aliases).get(&node).cloned().unwrap_or(node))
     }
 
     /// Notes where a slot has moved to, and that the map is to be read anew.
@@ -122,9 +131,14 @@ impl Nodes {
         known
     }
 
-    /// Follows another map: connects to whom it names, and leaves whom it does not.
-    pub(super) fn follow(&self, map: SlotMap) {
+    /// Follows another map: connects to whom it names, and leaves whom it does not. What is known of later epochs stays, but
+    /// where most nodes tell otherwise.
+    pub(super) fn follow(&self, mut map: SlotMap, aliases: Vec<Alias>, by_most: bool) {
+        *lock(&self.aliases) = aliases.into_iter().collect();
         let mut connected = lock(&self.connected);
+        if !by_most {
+            map.keep_later(&lock(&self.map));
+        }
         let (counts, _) = map.count();
         connected.retain(|node, _| counts.contains_key(node));
         for node in counts.into_keys() {

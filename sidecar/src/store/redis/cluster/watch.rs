@@ -10,7 +10,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    map::{Claim, SlotMap, read_nodes},
+    map::{Alias, Claim, SlotMap, read_nodes},
     nodes::Nodes,
 };
 use crate::store::redis::{RedisAddress, link::Link};
@@ -63,6 +63,7 @@ fn tell(told: &mut Option<String>, wrong: Option<String>) {
 /// What one node said.
 struct Said {
     claims: Vec<Claim>,
+    aliases: Vec<Alias>,
     /// Whether it thinks that the Cluster can serve.
     is_ok: bool,
 }
@@ -104,11 +105,18 @@ pub(super) async fn read_map(nodes: &Nodes) {
     }
     let down = said.iter().all(|one| !one.is_ok);
     nodes.set_trouble(down.then(|| "the Redis Cluster says that it is down (CLUSTERDOWN)".to_owned()));
-    let claims: Vec<Claim> = said.into_iter().flat_map(|one| one.claims).collect();
-    nodes.follow(SlotMap::of(&claims));
+    // A few may be those that have not heard of a failover yet, or belong to another Cluster by now.
+    let by_most = said.len() >= most;
+    let (mut claims, mut aliases) = (Vec::new(), Vec::new());
+    for one in said {
+        claims.extend(one.claims);
+        aliases.extend(one.aliases);
+    }
+    nodes.follow(SlotMap::of(&claims), aliases, by_most);
 }
 
 fn read(address: &RedisAddress, info: &str, text: &str) -> Said {
     let is_ok = info.lines().any(|line| line.trim() == "cluster_state:ok");
-    Said { claims: read_nodes(text, address.host(), address.has_tls()), is_ok }
+    let (claims, aliases) = read_nodes(text, address.host(), address.has_tls());
+    Said { claims, aliases, is_ok }
 }
