@@ -16,6 +16,17 @@ fn row(name: &'static str) -> Row {
     Row { name, allowed_over: BURST, undecided: Undecided::May }
 }
 
+/// A sidecar asks the Sentinels each second, and until then the old primary may decide for it.
+fn two_primaries(name: &'static str) -> Row {
+    const LEFT_WITHIN_US: u64 = 1_500_000;
+    Row { allowed_over: BURST + PROMISE.came_tokens(LEFT_WITHIN_US), ..row(name) }
+}
+
+fn await_left(sentinels: &Sentinels) {
+    let left = || (asking(&sentinels.redises()[0]) == 0).then_some(());
+    eventually(PATIENCE, "no sidecar asks the old primary", left).expect("all have left it");
+}
+
 fn watched() -> (Sentinels, Fleet) {
     let run = RunDir::new().expect("a directory");
     let programs = Programs::from_env();
@@ -44,27 +55,24 @@ fn a_primary_is_lost_and_sentinels_promote_its_replica() {
 #[test]
 fn a_primary_hangs_until_its_replica_was_promoted() {
     let (sentinels, fleet) = watched();
-    let row = Row { undecided: Undecided::Some, ..row("a_primary_hangs_until_its_replica_was_promoted") };
+    let row =
+        Row { undecided: Undecided::Some, ..two_primaries("a_primary_hangs_until_its_replica_was_promoted") };
     survive(&row, &addrs(&fleet), |_| {
         sentinels.redises()[0].process().freeze();
         await_promotion(&sentinels);
-        // It takes itself for the primary, until a Sentinel tells it otherwise: nobody may believe it.
+        // It takes itself for the primary, until a Sentinel tells it otherwise: whoever has not left it believes it.
         sentinels.redises()[0].process().thaw();
+        await_left(&sentinels);
     });
 }
 
 #[test]
 fn a_primary_hands_over_to_its_replica() {
-    // A sidecar asks the Sentinels each second, and until then the old primary decides for it.
-    const LEFT_WITHIN_US: u64 = 1_500_000;
     let (sentinels, fleet) = watched();
-    let name = "a_primary_hands_over_to_its_replica";
-    let row = Row { allowed_over: BURST + PROMISE.came_tokens(LEFT_WITHIN_US), ..row(name) };
-    survive(&row, &addrs(&fleet), |_| {
+    survive(&two_primaries("a_primary_hands_over_to_its_replica"), &addrs(&fleet), |_| {
         sentinels.fail_over().expect("Sentinels obey");
         await_promotion(&sentinels);
-        let left = || (asking(&sentinels.redises()[0]) == 0).then_some(());
-        eventually(PATIENCE, "no sidecar asks the old primary", left).expect("all have left it");
+        await_left(&sentinels);
     });
     assert!(fleet.sidecars().len() <= asking(&sentinels.redises()[1]), "all have gone over to the new one");
 }
