@@ -156,14 +156,15 @@ impl SlotMap {
 
     /// How many slots each node has, and how many nobody has.
     pub(super) fn count(&self) -> (BTreeMap<&Node, usize>, usize) {
-        let (mut counts, mut unserved) = (BTreeMap::new(), 0);
+        // By places first: it is asked for each look at the readiness, and there are many more slots than nodes.
+        let (mut of_place, mut unserved) = (vec![0; self.nodes.len()], 0);
         for &place in &self.places {
-            match usize::from(place).checked_sub(1).and_then(|place| self.nodes.get(place)) {
-                Some(node) => *counts.entry(node).or_insert(0) += 1,
+            match usize::from(place).checked_sub(1).and_then(|place| of_place.get_mut(place)) {
+                Some(count) => *count += 1,
                 None => unserved += 1,
             }
         }
-        (counts, unserved)
+        (self.nodes.iter().zip(of_place).filter(|(_, count)| *count > 0).collect(), unserved)
     }
 }
 
