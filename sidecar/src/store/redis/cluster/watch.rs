@@ -1,5 +1,5 @@
 //! Keeps the map of the slots true: it is read anew from all nodes whenever one of them is lost or says that a slot is
-//! elsewhere, each second while something is wrong, and now and then.
+//! elsewhere, each second while something is wrong, sooner where a take has failed, and now and then.
 
 use std::{sync::Arc, time::Duration};
 
