@@ -330,7 +330,8 @@ const MUTATIONS: &[(&str, &str, &str)] = &[
 /// Most are found within a hundred, the rarest within a few thousand.
 const STEPS: usize = 60_000;
 
-const TRIALS: usize = 10;
+/// So many that a mistake which breaks at most starts before it is found, as some do, is found for certain.
+const TRIALS: usize = 200;
 
 #[test]
 fn every_mistake_in_the_script_is_found() {
