@@ -74,6 +74,14 @@ pub struct Take<'a> {
     /// The lease that a [`Kind::Return`] ends; absent with any other kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub returned: Option<Leased>,
+    /// How many requests that asked the same were denied since, by what the asker remembers: it only tells of them, so that who
+    /// is denied most can be seen. Changes no decision.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub repeats: u64,
+    /// The trace that the take is part of, as a [`traceparent`](https://www.w3.org/TR/trace-context/); told where it is
+    /// sampled. Changes no decision; what is none is ignored.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<Cow<'a, str>>,
 }
 
 /// What a take does with its costs.
@@ -187,6 +195,28 @@ pub struct BucketVerdict {
     pub retry_after_us: Option<u64>,
     /// Microseconds until the bucket is full if nothing more is taken.
     pub full_after_us: u64,
+    /// What it was held to in place of the limit that was asked with, where an operator has overridden that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overridden: Option<Overridden>,
+}
+
+/// What an operator has put in place of a bucket's limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Overridden {
+    /// Another limit, of the same units as that of a [`BucketTake`].
+    Limit {
+        /// Tokens refilled per `period_us`.
+        tokens: u64,
+        /// Microseconds in which `tokens` are refilled.
+        period_us: u64,
+        /// Tokens in a full bucket.
+        burst: u64,
+    },
+    /// None: nothing is taken, and every cost is allowed.
+    Unlimited,
+    /// Nothing is allowed, whatever is in the bucket. The retry-after is when that ends, absent where nobody has said.
+    Blocked,
 }
 
 /// Whether a bucket had room.
@@ -244,4 +274,9 @@ fn kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Kind, D::Error> {
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use contract::{
-    BucketVerdict, FailureReason, Kind, LeaseTerms, Leased, Outcome, Refusal, TakeRequest, TakeResponse,
-    Verdict,
+    BucketVerdict, FailureReason, Kind, LeaseTerms, Leased, Outcome, Overridden, Refusal, TakeRequest,
+    TakeResponse, Verdict,
 };
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,8 @@ const KINDS: &str = include_str!("../golden/take-request-kinds.json");
 const RESPONSE: &str = include_str!("../golden/take-response.json");
 const LEASES: &str = include_str!("../golden/take-request-leases.json");
 const LEASED: &str = include_str!("../golden/take-response-leases.json");
+const TOLD: &str = include_str!("../golden/take-request-told.json");
+const OVERRIDDEN: &str = include_str!("../golden/take-response-overridden.json");
 const REFUSAL: &str = include_str!("../golden/refusal.json");
 
 fn assert_round_trip<'a, T: Serialize + Deserialize<'a>>(golden: &'a str) -> T {
@@ -90,6 +92,26 @@ fn a_lease_and_its_return_are_read_and_written_as_committed() {
 }
 
 #[test]
+fn what_a_take_only_tells_is_read_and_written_as_committed() {
+    let request: TakeRequest = assert_round_trip(TOLD);
+    let take = &request.takes[0];
+    assert_eq!(take.repeats, 12_345);
+    assert!(take.traceparent.as_deref().is_some_and(|told| told.starts_with("00-0af7")), "{take:?}");
+}
+
+#[test]
+fn what_an_operator_has_overridden_is_read_and_written_as_committed() {
+    let response: TakeResponse = assert_round_trip(OVERRIDDEN);
+    let (Verdict::Allowed(allowed), Verdict::Denied(denied)) = (&response.verdicts[0], &response.verdicts[1])
+    else {
+        panic!("one was allowed and one denied")
+    };
+    let overridden: Vec<_> = allowed.iter().chain(denied).map(|bucket| bucket.overridden).collect();
+    let limit = Overridden::Limit { tokens: 10, period_us: 1_000_000, burst: 600 };
+    assert_eq!(overridden, [limit, Overridden::Unlimited, Overridden::Blocked].map(Some));
+}
+
+#[test]
 fn terms_with_a_member_that_the_reader_does_not_know_are_refused() {
     for place in ["\"ttl_us\"", "\"lapses_at_us\""] {
         let newer = LEASES.replacen(place, &format!("\"renew\": true, {place}"), 1);
@@ -121,6 +143,7 @@ fn a_response_with_a_member_that_the_reader_does_not_know_is_read() {
         remaining: 59,
         retry_after_us: Some(0),
         full_after_us: 1_000_000,
+        overridden: None,
     };
     assert_eq!(response.verdicts[0], Verdict::Allowed(vec![known]));
 }

@@ -224,6 +224,7 @@ mod tests {
             remaining: 2,
             retry_after_us,
             full_after_us,
+            overridden: None,
         };
         let denied = verdict(Outcome::Denied, Some(30), 90);
         assert_eq!(aged(&denied, 0), denied);

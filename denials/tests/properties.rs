@@ -155,7 +155,8 @@ impl World {
                 let (allowed, remaining, retry_after_us, full_after_us) = verdict;
                 if !allowed {
                     let outcome = if retry_after_us.is_some() { Outcome::Denied } else { Outcome::NeverFits };
-                    let verdict = BucketVerdict { outcome, remaining, retry_after_us, full_after_us };
+                    let verdict =
+                        BucketVerdict { outcome, remaining, retry_after_us, full_after_us, overridden: None };
                     let heard = Heard { verdict, heard_at_us: at_us, decided_at_us };
                     self.askers[asker].insert(key, cost_tokens, retry_after_us, asked_at_us, heard);
                 }

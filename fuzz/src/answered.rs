@@ -28,7 +28,13 @@ pub fn denied(count: usize) -> Verdict {
 }
 
 fn alike(outcome: Outcome) -> BucketVerdict {
-    BucketVerdict { outcome, remaining: u64::MAX, retry_after_us: Some(u64::MAX), full_after_us: u64::MAX }
+    BucketVerdict {
+        outcome,
+        remaining: u64::MAX,
+        retry_after_us: Some(u64::MAX),
+        full_after_us: u64::MAX,
+        overridden: None,
+    }
 }
 
 fn verdict(bytes: &mut Unstructured<'_>, count: usize) -> Result<Verdict> {
@@ -54,6 +60,7 @@ fn bucket(bytes: &mut Unstructured<'_>, outcomes: &[Outcome]) -> Result<BucketVe
         remaining: number(bytes)?,
         retry_after_us: if bytes.ratio(1, 4)? { None } else { Some(number(bytes)?) },
         full_after_us: number(bytes)?,
+        overridden: None,
     })
 }
 

@@ -80,6 +80,7 @@ fn speaking(criterion: &mut Criterion) {
             remaining: 99_999_998,
             retry_after_us: Some(0),
             full_after_us: 1_999_998,
+            overridden: None,
         };
         let verdicts = (0..takes).map(|_| Verdict::Allowed(vec![verdict.clone()])).collect();
         let answer = TakeResponse { now_us: NOW_US, verdicts };

@@ -329,5 +329,5 @@ fn told(ask: &Take) -> BucketVerdict {
         Outcome::Denied { retry_after_us } => (contract::Outcome::Denied, Some(retry_after_us)),
         Outcome::NeverFits => (contract::Outcome::NeverFits, None),
     };
-    BucketVerdict { outcome, remaining, retry_after_us, full_after_us }
+    BucketVerdict { outcome, remaining, retry_after_us, full_after_us, overridden: None }
 }

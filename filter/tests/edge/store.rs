@@ -86,5 +86,5 @@ fn told(ask: &Ask) -> BucketVerdict {
         Outcome::NeverFits => (contract::Outcome::NeverFits, None),
     };
     let (remaining, full_after_us) = (decision.remaining_tokens, decision.full_after_us);
-    BucketVerdict { outcome, remaining, retry_after_us, full_after_us }
+    BucketVerdict { outcome, remaining, retry_after_us, full_after_us, overridden: None }
 }

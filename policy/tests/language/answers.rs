@@ -37,7 +37,7 @@ fn bucket(
     retry_after_us: Option<u64>,
     full_after_us: u64,
 ) -> BucketVerdict {
-    BucketVerdict { outcome, remaining, retry_after_us, full_after_us }
+    BucketVerdict { outcome, remaining, retry_after_us, full_after_us, overridden: None }
 }
 
 /// One bucket with room, and one without.

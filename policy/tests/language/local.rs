@@ -121,7 +121,13 @@ fn asks(places: &[usize]) -> Vec<Ask> {
 fn bucket(allowed: bool) -> Option<Vec<BucketVerdict>> {
     let (outcome, remaining) = if allowed { (Outcome::Allowed, 3) } else { (Outcome::Denied, 0) };
     let retry_after_us = Some(if allowed { 0 } else { 2_000_000 });
-    Some(vec![BucketVerdict { outcome, remaining, retry_after_us, full_after_us: 9_000_000 }])
+    Some(vec![BucketVerdict {
+        outcome,
+        remaining,
+        retry_after_us,
+        full_after_us: 9_000_000,
+        overridden: None,
+    }])
 }
 
 fn locally(places: &[usize], known: &[Option<Vec<BucketVerdict>>]) -> Answer {

@@ -135,6 +135,7 @@ fn what_is_known_to_be_denied_is_denied_and_what_is_not_known_is_not_told() {
         remaining: 0,
         retry_after_us: Some(1_500_000),
         full_after_us: 60_000_000,
+        overridden: None,
     };
     let answer = policies.denied(&asks, &[Some(vec![denied]), None], 0);
     let denial = answer.denial.expect("denied");
@@ -157,6 +158,7 @@ fn what_a_lease_pays_for_is_charged_and_told() {
         remaining: 41,
         retry_after_us: Some(0),
         full_after_us: 19_000_000,
+        overridden: None,
     };
     let answer = policies.leased(&asks, &[Some(vec![bucket])], 0);
     assert!(answer.denial.is_none() && answer.decided == Decided::Shared);

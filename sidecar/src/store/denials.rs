@@ -234,7 +234,13 @@ mod tests {
 
     fn verdict(wait_us: u64) -> BucketVerdict {
         let outcome = if wait_us > 0 { Outcome::Denied } else { Outcome::Allowed };
-        BucketVerdict { outcome, remaining: 3, retry_after_us: Some(wait_us), full_after_us: 400 }
+        BucketVerdict {
+            outcome,
+            remaining: 3,
+            retry_after_us: Some(wait_us),
+            full_after_us: 400,
+            overridden: None,
+        }
     }
 
     /// Knows of `take`, asked at 1000 and heard at 1010, that its buckets have so long to wait.

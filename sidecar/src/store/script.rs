@@ -187,6 +187,7 @@ pub const fn bucket_verdict(decision: Decision) -> BucketVerdict {
         remaining: decision.remaining_tokens,
         retry_after_us,
         full_after_us: decision.full_after_us,
+        overridden: None,
     }
 }
 

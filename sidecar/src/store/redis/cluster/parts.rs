@@ -122,6 +122,7 @@ impl Told {
             remaining: 0,
             retry_after_us: Some(0),
             full_after_us: 0,
+            overridden: None,
         };
         self.0.into_iter().map(|told| told.unwrap_or_else(|| unknown.clone())).collect()
     }
