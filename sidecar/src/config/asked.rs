@@ -1,7 +1,7 @@
 //! What `sluice health` is told of a sidecar: where it listens, and no more. Whatever else is wrong just now, such as a file that
 //! is being replaced, is not what it asks about.
 
-use super::{Args, InvalidConfig, ListenAddress, admin_address, listen_address};
+use super::{Args, InvalidConfig, ListenAddress, edge};
 
 /// Where a sidecar can be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,8 +21,8 @@ impl TryFrom<&Args> for Asked {
 
     fn try_from(args: &Args) -> Result<Self, InvalidConfig> {
         Ok(Self {
-            listen: args.listen.iter().map(|written| listen_address(written)).collect::<Result<_, _>>()?,
-            admin: admin_address(&args.admin_listen)?,
+            listen: edge::listen(&args.listen)?,
+            admin: edge::admin_address(&args.admin_listen)?,
             encrypted: args.tls_cert.is_some(),
             wants_certificate: args.tls_client_ca.is_some(),
         })

@@ -1,6 +1,6 @@
 //! Which Redis, how it is found, and by what it and we know each other.
 
-use std::{env, path::PathBuf};
+use std::path::PathBuf;
 
 use super::{InvalidConfig, Secret};
 use crate::store::redis::{InvalidTls, RedisAddress, TlsFiles, cluster::ClusterAddress};
@@ -28,19 +28,12 @@ pub struct RedisArgs {
     pub redis_key: Option<PathBuf>,
 
     /// Passwords, which are no flags: what is in a command line can be read by every process.
-    #[arg(skip = secret("SLUICE_REDIS_PASSWORD"))]
+    #[arg(skip = Secret::in_environment("SLUICE_REDIS_PASSWORD"))]
     pub redis_password: Option<Secret>,
 
     /// Those of the Sentinels.
-    #[arg(skip = secret("SLUICE_REDIS_SENTINEL_AUTH"))]
+    #[arg(skip = Secret::in_environment("SLUICE_REDIS_SENTINEL_AUTH"))]
     pub redis_sentinel_auth: Option<Secret>,
-}
-
-/// An empty one is none: so Compose passes on what is not set.
-fn secret(variable: &str) -> Option<Secret> {
-    env::var_os(variable)
-        .filter(|secret| !secret.is_empty())
-        .map(|secret| Secret::new(secret.to_string_lossy().into_owned()))
 }
 
 impl RedisArgs {
