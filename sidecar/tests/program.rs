@@ -253,3 +253,14 @@ fn an_empty_password_is_none() {
     let answer = get(&sluice.address, "/readyz");
     assert!(answer.contains("200 OK"), "{answer}");
 }
+
+#[test]
+fn what_operators_may_ask_is_told_as_openapi() {
+    let sluice = Running::start();
+    let answer = get(&sluice.admin, "/v1/openapi.json");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    let document: serde_json::Value = serde_json::from_str(body).expect("JSON");
+    assert_eq!(document["openapi"].as_str().and_then(|version| version.split('.').next()), Some("3"));
+    assert!(document["paths"]["/v1/status"]["get"]["responses"]["200"].is_object(), "{document}");
+}

@@ -42,7 +42,7 @@ impl Answer {
 }
 
 /// How a store does. What one has not is left out.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct StoreStatus {
     /// `memory`, `redis` or `redis-cluster`.
     pub kind: &'static str,

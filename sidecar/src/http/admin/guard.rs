@@ -1,23 +1,14 @@
-//! What operators ask: on a listener of its own, apart from that of the Envoys.
-//!
-//! On the loopback and on a Unix socket it answers whoever reaches it, but no web page in a browser there. Everywhere else
-//! it wants a token.
-
-use std::sync::Arc;
+//! Who may ask on the admin listener.
 
 use axum::{
-    Router,
     extract::{Request, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, header},
     middleware::Next,
     response::{IntoResponse, Response},
-    routing::get,
 };
-use serde::Serialize;
 use subtle::ConstantTimeEq;
 
-use super::{Service, healthz, json_response, mark, readyz, refusal::RequestError};
-use crate::{config::Secret, store::StoreStatus};
+use crate::{config::Secret, http::refusal::RequestError};
 
 /// Who may ask.
 #[derive(Clone, Debug)]
@@ -28,82 +19,8 @@ pub enum Guard {
     Local,
 }
 
-/// What is answered on the admin listener.
-pub fn router(service: Arc<Service>, guard: Guard) -> Router {
-    Router::new()
-        .route("/v1/status", get(status))
-        .route_layer(axum::middleware::from_fn_with_state(guard.clone(), admit))
-        // These are for whoever looks after the process, who has no token: they say whether, and to nobody else why.
-        .route("/healthz", get(healthz))
-        .route(
-            "/readyz",
-            get(move |state, request: Request| ready(state, guard.admits_request(&request).is_ok())),
-        )
-        .fallback(async || RequestError::UnknownAdminPath)
-        .method_not_allowed_fallback(async || RequestError::WrongAdminMethod)
-        .with_state(service)
-        .layer(axum::middleware::map_response(mark))
-}
-
-/// What `GET /v1/status` tells. Fields are only ever added.
-#[derive(Debug, Serialize)]
-struct Status<'a> {
-    /// The sidecar's version.
-    version: &'static str,
-    /// Whole seconds since it began to serve.
-    uptime_s: u64,
-    /// Whether it is leaving or ending.
-    stopping: bool,
-    /// Where the buckets are.
-    store: StoreStatus,
-    /// Those of Envoys, over all data listeners.
-    connections: Connections,
-    /// Requests to the data listeners since the start.
-    requests: Requests<'a>,
-}
-
-#[derive(Debug, Serialize)]
-struct Connections {
-    open: usize,
-    max: usize,
-    /// Closed at once since the start, because too many were open.
-    refused: u64,
-}
-
-#[derive(Debug, Serialize)]
-struct Requests<'a> {
-    /// All, those of health checks included.
-    answered: &'a super::Count,
-    /// Those of them that were answered with a status of 400 and above.
-    refused: &'a super::Count,
-}
-
-async fn status(State(service): State<Arc<Service>>) -> Response {
-    let connections = service.connections();
-    let status = Status {
-        version: env!("CARGO_PKG_VERSION"),
-        uptime_s: service.started.elapsed().as_secs(),
-        stopping: service.is_stopping(),
-        store: service.store.status(),
-        connections: Connections {
-            open: connections.taken(),
-            max: connections.max(),
-            refused: connections.refused(),
-        },
-        requests: Requests { answered: &service.answered, refused: &service.refused },
-    };
-    json_response(StatusCode::OK, &status, 512)
-}
-
-async fn ready(service: State<Arc<Service>>, tells_why: bool) -> Result<Response, RequestError> {
-    let untold = |error| match error {
-        RequestError::NotReady(_) if !tells_why => RequestError::NotReadyUntold,
-        error => error,
-    };
-    readyz(service).await.map_err(untold)
-}
-
-async fn admit(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+/// Answers only whom the guard admits.
+pub(super) async fn admit(State(guard): State<Guard>, request: Request, next: Next) -> Response {
     match guard.admits_request(&request) {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
@@ -111,7 +28,7 @@ async fn admit(State(guard): State<Guard>, request: Request, next: Next) -> Resp
 }
 
 impl Guard {
-    fn admits_request(&self, request: &Request) -> Result<(), RequestError> {
+    pub(super) fn admits_request(&self, request: &Request) -> Result<(), RequestError> {
         self.admits(request.headers(), request.uri().authority().map(|authority| authority.as_str()))
     }
 

@@ -1,0 +1,61 @@
+//! What operators ask: on a listener of its own, apart from that of the Envoys.
+//!
+//! On the loopback and on a Unix socket it answers whoever reaches it, but no web page in a browser there. Everywhere else
+//! it wants a token.
+
+mod guard;
+mod openapi;
+mod status;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    response::Response,
+    routing::get,
+};
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub use guard::Guard;
+
+use super::{Service, healthz, mark, readyz, refusal::RequestError};
+
+/// What is answered on the admin listener.
+pub fn router(service: Arc<Service>, guard: Guard) -> Router {
+    let (guarded, document) = documented().split_for_parts();
+    let document = Arc::new(document);
+    guarded
+        .route("/v1/openapi.json", get(async move || openapi::answer(&document)))
+        .route_layer(axum::middleware::from_fn_with_state(guard.clone(), guard::admit))
+        // These are for whoever looks after the process, who has no token: they say whether, and to nobody else why.
+        .route("/healthz", get(healthz))
+        .route(
+            "/readyz",
+            get(move |state, request: Request| ready(state, guard.admits_request(&request).is_ok())),
+        )
+        .fallback(async || RequestError::UnknownAdminPath)
+        .method_not_allowed_fallback(async || RequestError::WrongAdminMethod)
+        .with_state(service)
+        .layer(axum::middleware::map_response(mark))
+}
+
+/// What may be asked, as an OpenAPI document.
+#[must_use]
+pub fn document() -> utoipa::openapi::OpenApi {
+    documented().into_openapi()
+}
+
+/// What only the guard's friends may ask, each with its description.
+fn documented() -> OpenApiRouter<Arc<Service>> {
+    OpenApiRouter::with_openapi(openapi::Document::openapi()).routes(routes!(status::status))
+}
+
+async fn ready(service: State<Arc<Service>>, tells_why: bool) -> Result<Response, RequestError> {
+    let untold = |error| match error {
+        RequestError::NotReady(_) if !tells_why => RequestError::NotReadyUntold,
+        error => error,
+    };
+    readyz(service).await.map_err(untold)
+}

@@ -1,0 +1,72 @@
+//! `GET /v1/status`: how this sidecar does.
+
+use std::sync::Arc;
+
+use axum::{extract::State, http::StatusCode, response::Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::openapi::Problem;
+use crate::{
+    http::{Count, Service, json_response},
+    store::StoreStatus,
+};
+
+/// What `GET /v1/status` tells. Fields are only ever added.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Status<'a> {
+    /// The sidecar's version.
+    version: &'static str,
+    /// Whole seconds since it began to serve.
+    uptime_s: u64,
+    /// Whether it is leaving or ending.
+    stopping: bool,
+    /// Where the buckets are.
+    store: StoreStatus,
+    /// Those of Envoys, over all data listeners.
+    connections: Connections,
+    /// Requests to the data listeners since the start.
+    requests: Requests<'a>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Connections {
+    open: usize,
+    max: usize,
+    /// Closed at once since the start, because too many were open.
+    refused: u64,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Requests<'a> {
+    /// All, those of health checks included.
+    #[schema(value_type = u64)]
+    answered: &'a Count,
+    /// Those of them that were answered with a status of 400 and above.
+    #[schema(value_type = u64)]
+    refused: &'a Count,
+}
+
+/// How this sidecar does
+#[utoipa::path(
+    get,
+    path = "/v1/status",
+    tag = "watching",
+    responses((status = 200, body = Status), (status = "4XX", body = Problem)),
+)]
+pub(super) async fn status(State(service): State<Arc<Service>>) -> Response {
+    let connections = service.connections();
+    let status = Status {
+        version: env!("CARGO_PKG_VERSION"),
+        uptime_s: service.started.elapsed().as_secs(),
+        stopping: service.is_stopping(),
+        store: service.store.status(),
+        connections: Connections {
+            open: connections.taken(),
+            max: connections.max(),
+            refused: connections.refused(),
+        },
+        requests: Requests { answered: &service.answered, refused: &service.refused },
+    };
+    json_response(StatusCode::OK, &status, 512)
+}
