@@ -86,7 +86,7 @@ impl Request {
     pub(super) fn decide(self: Arc<Self>, takes: Vec<Take>) -> Verdicts {
         Box::pin(async move {
             if let Some(slot) = only_slot(&takes) {
-                return self.on_slot(slot, takes, Purpose::Make).await;
+                return self.by_owner(slot, Grain::Slot, takes, Purpose::Make).await;
             }
             let mut shares: Vec<Share> = Vec::new();
             let mut of_slot = HashMap::new();
@@ -108,52 +108,65 @@ impl Request {
                     None => shares.push(Share { slot, places: places.collect(), takes: led }),
                 }
             }
-            let decided = shares.into_iter().map(|Share { slot, places, takes }| {
+            let mut verdicts = vec![FAILED; count];
+            let decide = |slot, takes| {
                 let request = Arc::clone(&self);
                 async move {
-                    let verdicts = match slot {
-                        Some(slot) => request.on_slot(slot, takes, Purpose::Make).await,
+                    match slot {
+                        Some(slot) => request.by_owner(slot, Grain::Slot, takes, Purpose::Make).await,
                         None => request.spread(takes, Grain::Slot).await,
-                    };
-                    (places, verdicts)
+                    }
                 }
-            });
-            let mut verdicts = vec![FAILED; count];
-            for (places, decided) in join_all(decided).await {
-                for (place, verdict) in places.into_iter().zip(decided) {
-                    verdicts[place] = verdict;
-                }
-            }
+            };
+            side_by_side(shares, &mut verdicts, decide).await;
             verdicts
         })
     }
 
-    /// Decides takes of one slot, in order, by whoever has it.
-    async fn on_slot(self: Arc<Self>, slot: u16, takes: Vec<Take>, purpose: Purpose) -> Vec<Verdict> {
+    /// Decides takes of one slot, or by [`Grain::Key`] of one key, in order, by whoever has it. Those of a slot that is on its
+    /// way elsewhere are decided key by key.
+    async fn by_owner(
+        self: Arc<Self>,
+        slot: u16,
+        grain: Grain,
+        takes: Vec<Take>,
+        purpose: Purpose,
+    ) -> Vec<Verdict> {
         let count = takes.len();
         let mut verdicts = Vec::with_capacity(count);
         let mut rest = takes;
+        // Whoever has the key by now, though not the slot.
+        let mut ahead = None;
         for _ in 0..HOPS {
-            let Some(node) = self.nodes.node_of(slot) else { break };
-            let (lane, asked) = match purpose {
-                Purpose::Make => (Lane::Slot(slot), rest),
-                Purpose::Look => (Lane::Looks(slot), rest.into_iter().flat_map(look).collect()),
+            let Some(node) = ahead.clone().or_else(|| self.nodes.node_of(slot)) else { break };
+            let lane = match (grain, purpose) {
+                (Grain::Key, _) => Lane::Alone { asking: ahead.is_some() },
+                (Grain::Slot, Purpose::Make) => Lane::Slot(slot),
+                (Grain::Slot, Purpose::Look) => Lane::Looks(slot),
+            };
+            let asked = match purpose {
+                Purpose::Make => rest,
+                Purpose::Look => rest.into_iter().flat_map(look).collect(),
             };
             let outcome = self.send(&node, lane, asked).await;
             let (decided, redirect) = self.heard(purpose, outcome);
             verdicts.extend(decided);
             let Some((redirect, undecided)) = redirect else { break };
             rest = undecided;
-            match redirect {
-                Redirect::Moved(to) => match self.nodes.read_node(&to, &node) {
+            ahead = None;
+            match (redirect, grain) {
+                (Redirect::Moved(to), _) => match self.nodes.read_node(&to, &node) {
                     Some(to) => self.nodes.moved(slot, &to),
                     None => break,
                 },
-                Redirect::Ask(_) | Redirect::TryAgain => {
+                (Redirect::Down, _) => break,
+                (Redirect::Ask(_) | Redirect::TryAgain, Grain::Slot) => {
                     verdicts.extend(self.by_key(slot, rest, purpose).await);
                     break;
                 }
-                Redirect::Down => break,
+                (Redirect::Ask(to), Grain::Key) => ahead = self.nodes.read_node(&to, &node),
+                // The Cluster is between two states, which no event tells of.
+                (Redirect::TryAgain, Grain::Key) => sleep(MOMENT).await,
             }
         }
         if verdicts.len() < count {
@@ -170,63 +183,23 @@ impl Request {
         let request = Arc::clone(self);
         Box::pin(async move {
             let mut verdicts = vec![FAILED; takes.len()];
-            for wave in by_keys(takes) {
-                let decided = wave.into_iter().map(|Share { slot: _, places, takes }| {
-                    let request = Arc::clone(&request);
-                    async move {
-                        let verdicts = match purpose {
-                            _ if only_key(&takes).is_some() => request.alone(slot, takes, purpose).await,
-                            Purpose::Make => request.spread(takes, Grain::Key).await,
-                            Purpose::Look => vec![request.look_at(&takes[0], Grain::Key).await],
-                        };
-                        (places, verdicts)
-                    }
-                });
-                for (places, decided) in join_all(decided).await {
-                    for (place, verdict) in places.into_iter().zip(decided) {
-                        verdicts[place] = verdict;
+            let decide = |_, takes: Vec<Take>| {
+                let request = Arc::clone(&request);
+                async move {
+                    match purpose {
+                        _ if only_key(&takes).is_some() => {
+                            request.by_owner(slot, Grain::Key, takes, purpose).await
+                        }
+                        Purpose::Make => request.spread(takes, Grain::Key).await,
+                        Purpose::Look => vec![request.look_at(&takes[0], Grain::Key).await],
                     }
                 }
+            };
+            for wave in by_keys(takes) {
+                side_by_side(wave, &mut verdicts, decide).await;
             }
             verdicts
         })
-    }
-
-    /// Decides takes of one key, by whoever has it.
-    async fn alone(self: Arc<Self>, slot: u16, takes: Vec<Take>, purpose: Purpose) -> Vec<Verdict> {
-        let count = takes.len();
-        let mut verdicts = Vec::with_capacity(count);
-        let mut rest = takes;
-        // Whoever has it by now, though not the slot.
-        let mut ahead = None;
-        for _ in 0..HOPS {
-            let Some(node) = ahead.clone().or_else(|| self.nodes.node_of(slot)) else { break };
-            let asked = match purpose {
-                Purpose::Make => rest,
-                Purpose::Look => rest.into_iter().flat_map(look).collect(),
-            };
-            let outcome = self.send(&node, Lane::Alone { asking: ahead.is_some() }, asked).await;
-            let (decided, redirect) = self.heard(purpose, outcome);
-            verdicts.extend(decided);
-            let Some((redirect, undecided)) = redirect else { break };
-            rest = undecided;
-            ahead = None;
-            match redirect {
-                Redirect::Moved(to) => match self.nodes.read_node(&to, &node) {
-                    Some(to) => self.nodes.moved(slot, &to),
-                    None => break,
-                },
-                Redirect::Ask(to) => ahead = self.nodes.read_node(&to, &node),
-                // The Cluster is between two states, which no event tells of.
-                Redirect::TryAgain => sleep(MOMENT).await,
-                Redirect::Down => break,
-            }
-        }
-        if verdicts.len() < count {
-            self.nodes.doubt();
-        }
-        verdicts.resize(count, FAILED);
-        verdicts
     }
 
     /// Decides a take over several slots or keys, and those that follow it, even where nobody waits any longer: what
@@ -398,11 +371,7 @@ impl Request {
     }
 
     async fn part_by(self: &Arc<Self>, part: &Part, grain: Grain, take: Take, purpose: Purpose) -> Verdict {
-        let request = Arc::clone(self);
-        let verdicts = match grain {
-            Grain::Slot => request.on_slot(part.slot, vec![take], purpose).await,
-            Grain::Key => request.alone(part.slot, vec![take], purpose).await,
-        };
+        let verdicts = Arc::clone(self).by_owner(part.slot, grain, vec![take], purpose).await;
         verdicts.into_iter().next().unwrap_or(FAILED)
     }
 
@@ -430,6 +399,23 @@ impl Request {
             }
         }
         (verdicts, redirect)
+    }
+}
+
+/// Has all shares decided, and puts what came of each into its places.
+async fn side_by_side<F: Future<Output = Vec<Verdict>>>(
+    shares: Vec<Share>,
+    verdicts: &mut [Verdict],
+    decide: impl Fn(Option<u16>, Vec<Take>) -> F,
+) {
+    let decided = shares.into_iter().map(|Share { slot, places, takes }| {
+        let decided = decide(slot, takes);
+        async move { (places, decided.await) }
+    });
+    for (places, decided) in join_all(decided).await {
+        for (place, verdict) in places.into_iter().zip(decided) {
+            verdicts[place] = verdict;
+        }
     }
 }
 
