@@ -18,4 +18,5 @@ pub mod document;
 pub mod explain;
 pub mod health;
 pub mod http;
+pub mod pem;
 pub mod store;

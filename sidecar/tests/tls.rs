@@ -237,7 +237,7 @@ fn wrong_files_end_it_with_1_and_are_named() {
         [files.write("cert.pem", &server.certificate), files.write("key.pem", &server.key)];
     let foreign = files.write("other.key", &other.key);
     let wrong: [(&[&str], &[&str]); 5] = [
-        (&["--tls-cert", "/nowhere.pem", "--tls-key", &key], &["--tls-cert: /nowhere.pem", "readable"]),
+        (&["--tls-cert", "/nowhere.pem", "--tls-key", &key], &["--tls-cert /nowhere.pem", "readable"]),
         (&["--tls-cert", &key, "--tls-key", &key], &["--tls-cert", "key.pem", "BEGIN CERTIFICATE"]),
         (&["--tls-cert", &certificate, "--tls-key", &certificate], &["--tls-key", "BEGIN PRIVATE KEY"]),
         (&["--tls-cert", &certificate, "--tls-key", &foreign], &["cert.pem", "other.key", "made for"]),

@@ -1,24 +1,26 @@
 //! TLS towards Envoy: certificates from files, which are read again when they change.
 
 use std::{
-    fmt, fs, io,
+    fmt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
+    ClientConfig, ClientConnection, DigitallySignedStruct, ServerConfig, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{
         CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature,
     },
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    pki_types::{CertificateDer, ServerName, UnixTime},
     server::WebPkiClientVerifier,
 };
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
+
+use crate::pem::{self, PemError};
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -37,28 +39,9 @@ pub struct TlsFiles {
 /// What is wrong with the certificates.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file cannot be read.
-    #[error("{flag}: {} cannot be read: {source}; it must be there and readable for this user", path.display())]
-    Unreadable {
-        /// The flag that names it.
-        flag: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A file holds something else.
-    #[error("{flag}: {} holds no {what} in PEM; its first line would be -----BEGIN {label}-----", path.display())]
-    NotPem {
-        /// The flag that names it.
-        flag: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What it should hold.
-        what: &'static str,
-        /// How that begins.
-        label: &'static str,
-    },
+    /// A file holds nothing that can be used.
+    #[error(transparent)]
+    File(#[from] PemError),
     /// Certificate and key cannot be used together.
     #[error("--tls-cert {} and --tls-key {}: {reason}; give a certificate and the key that it was made for", certificate.display(), key.display())]
     Unfit {
@@ -69,8 +52,8 @@ pub enum TlsError {
         /// Why.
         reason: String,
     },
-    /// An authority cannot be used.
-    #[error("--tls-client-ca: {} cannot be used: {reason}; give the certificates of authorities", path.display())]
+    /// No certificate of a client could be held against the authorities.
+    #[error("--tls-client-ca {}: {reason}; give the certificates of authorities", path.display())]
     UnfitAuthority {
         /// The file.
         path: PathBuf,
@@ -220,20 +203,19 @@ async fn keep_reading(files: TlsFiles, mut contents: Contents, configs: watch::S
 impl Contents {
     fn read(files: &TlsFiles) -> Result<Self, TlsError> {
         Ok(Self {
-            certificate: read("--tls-cert", &files.certificate)?,
-            key: read("--tls-key", &files.key)?,
-            client_ca: files.client_ca.as_deref().map(|path| read("--tls-client-ca", path)).transpose()?,
+            certificate: pem::read("--tls-cert", &files.certificate)?,
+            key: pem::read("--tls-key", &files.key)?,
+            client_ca: files
+                .client_ca
+                .as_deref()
+                .map(|path| pem::read("--tls-client-ca", path))
+                .transpose()?,
         })
     }
 
     fn configs(&self, files: &TlsFiles) -> Result<Configs, TlsError> {
-        let chain = certificates("--tls-cert", &files.certificate, &self.certificate)?;
-        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|_| TlsError::NotPem {
-            flag: "--tls-key",
-            path: files.key.clone(),
-            what: "private key",
-            label: "PRIVATE KEY",
-        })?;
+        let chain = pem::certificates("--tls-cert", &files.certificate, &self.certificate)?;
+        let key = pem::private_key("--tls-key", &files.key, &self.key)?;
         let provider = Arc::new(ring::default_provider());
         let unfit = |error: rustls::Error| {
             let (certificate, key) = (files.certificate.clone(), files.key.clone());
@@ -248,7 +230,7 @@ impl Contents {
             };
             let mut config = builder.with_single_cert(chain.clone(), key.clone_key()).map_err(unfit)?;
             config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-            Ok(Arc::new(config))
+            Ok::<_, TlsError>(Arc::new(config))
         };
         let admin = make(None)?;
         let data = match (&files.client_ca, &self.client_ca) {
@@ -264,31 +246,8 @@ fn verifier(
     pem: &[u8],
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, TlsError> {
-    let unfit = |reason: String| TlsError::UnfitAuthority { path: path.to_owned(), reason };
-    let mut roots = RootCertStore::empty();
-    for authority in certificates("--tls-client-ca", path, pem)? {
-        roots.add(authority).map_err(|error| unfit(error.to_string()))?;
-    }
-    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+    let roots = Arc::new(pem::authorities("--tls-client-ca", path, pem)?);
+    WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider))
         .build()
-        .map_err(|error| unfit(error.to_string()))
-}
-
-fn read(flag: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|source| TlsError::Unreadable { flag, path: path.to_owned(), source })
-}
-
-/// At least one.
-pub(crate) fn certificates(
-    flag: &'static str,
-    path: &Path,
-    pem: &[u8],
-) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    found.ok().filter(|found| !found.is_empty()).ok_or_else(|| TlsError::NotPem {
-        flag,
-        path: path.to_owned(),
-        what: "certificate",
-        label: "CERTIFICATE",
-    })
+        .map_err(|error| TlsError::UnfitAuthority { path: path.to_owned(), reason: error.to_string() })
 }

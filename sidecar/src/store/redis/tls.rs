@@ -4,19 +4,19 @@
 use std::{
     error::Error,
     fmt::Display,
-    fs, io,
-    path::{Path, PathBuf},
+    io,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, InvalidMessage, RootCertStore,
-    crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
+    AlertDescription, CertificateError, ClientConfig, InvalidMessage, RootCertStore, crypto::ring,
     sign::CertifiedKey,
 };
 use tokio_rustls::TlsConnector;
+
+use crate::pem::{self, PemError};
 
 /// How long the system's authorities are taken to be the same.
 const SYSTEM_ROOTS_KEEP: Duration = Duration::from_secs(60);
@@ -33,28 +33,9 @@ pub struct TlsFiles {
 /// Why there can be no TLS with these files.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidTls {
-    /// A file cannot be read.
-    #[error("{file} {path} cannot be read ({source}); name a file in PEM that the sidecar's user may read")]
-    Unreadable {
-        /// Which flag names it.
-        file: &'static str,
-        /// Where it is.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// A file holds something else.
-    #[error("{file} {path} holds no {what} in PEM; it should have a line -----BEGIN {label}-----")]
-    NotPem {
-        /// Which flag names it.
-        file: &'static str,
-        /// Where it is.
-        path: PathBuf,
-        /// What was looked for.
-        what: &'static str,
-        /// How it begins.
-        label: &'static str,
-    },
+    /// A file holds nothing that can be used.
+    #[error(transparent)]
+    File(#[from] PemError),
     /// A file holds PEM, and what is in it cannot be used.
     #[error("{file} {path} cannot be used: {reason}")]
     Unusable {
@@ -103,8 +84,10 @@ impl TlsFiles {
         let config = match &self.identity {
             None => config.with_no_client_auth(),
             Some((certificate, key)) => {
-                let chain = certificates("--redis-cert", certificate)?;
-                let private = private_key(key)?;
+                let written = pem::read("--redis-cert", certificate)?;
+                let chain = pem::certificates("--redis-cert", certificate, &written)?;
+                let written = pem::read("--redis-key", key)?;
+                let private = pem::private_key("--redis-key", key, &written)?;
                 let unusable = |reason: &dyn Display| InvalidTls::Unusable {
                     file: "--redis-cert",
                     path: certificate.clone(),
@@ -128,15 +111,7 @@ impl TlsFiles {
 
     fn roots(&self) -> Result<Arc<RootCertStore>, InvalidTls> {
         let Some(path) = &self.ca else { return system_roots() };
-        let mut roots = RootCertStore::empty();
-        for certificate in certificates("--redis-ca", path)? {
-            roots.add(certificate).map_err(|error| InvalidTls::Unusable {
-                file: "--redis-ca",
-                path: path.clone(),
-                reason: error.to_string(),
-            })?;
-        }
-        Ok(Arc::new(roots))
+        Ok(Arc::new(pem::authorities("--redis-ca", path, &pem::read("--redis-ca", path)?)?))
     }
 }
 
@@ -156,27 +131,6 @@ fn system_roots() -> Result<Arc<RootCertStore>, InvalidTls> {
     let roots = Arc::new(roots);
     *read = Some((Instant::now(), Arc::clone(&roots)));
     Ok(roots)
-}
-
-fn read(file: &'static str, path: &Path) -> Result<Vec<u8>, InvalidTls> {
-    fs::read(path).map_err(|source| InvalidTls::Unreadable { file, path: path.to_owned(), source })
-}
-
-fn certificates(file: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, InvalidTls> {
-    let not_pem =
-        || InvalidTls::NotPem { file, path: path.to_owned(), what: "certificate", label: "CERTIFICATE" };
-    let text = read(file, path)?;
-    let found: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(&text).collect();
-    found.ok().filter(|found| !found.is_empty()).ok_or_else(not_pem)
-}
-
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, InvalidTls> {
-    PrivateKeyDer::from_pem_slice(&read("--redis-key", path)?).map_err(|_| InvalidTls::NotPem {
-        file: "--redis-key",
-        path: path.to_owned(),
-        what: "private key",
-        label: "PRIVATE KEY",
-    })
 }
 
 /// What is wrong where TLS with `host` fails, and the mend; nothing where the failure is not one of TLS.
