@@ -51,8 +51,10 @@ pub(super) enum RequestError {
     NoToken,
     #[error("the host is a name; ask by localhost or by an IP address, so that no web page can lead here")]
     ForeignHost,
-    #[error("web pages are not answered")]
+    #[error("no web page is answered but the one at / of this listener")]
     ForeignOrigin,
+    #[error("the content-type is not application/json; send what changes anything as JSON")]
+    NotJsonContent,
 }
 
 impl RequestError {
@@ -83,6 +85,7 @@ impl RequestError {
             Self::NoToken => (StatusCode::UNAUTHORIZED, "no_token"),
             Self::ForeignHost => (StatusCode::FORBIDDEN, "foreign_host"),
             Self::ForeignOrigin => (StatusCode::FORBIDDEN, "foreign_origin"),
+            Self::NotJsonContent => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json_content"),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderMap, header},
+    http::{HeaderMap, Method, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -15,7 +15,7 @@ use crate::{config::Secret, http::refusal::RequestError};
 pub enum Guard {
     /// Whoever has the token, which is sent as `Authorization: Bearer`.
     Token(Secret),
-    /// Whoever is on this machine, by its name or an IP address, and no web page.
+    /// Whoever is on this machine, by its name or an IP address, and no web page but the sidecar's own.
     Local,
 }
 
@@ -29,7 +29,12 @@ pub(super) async fn admit(State(guard): State<Guard>, request: Request, next: Ne
 
 impl Guard {
     pub(super) fn admits_request(&self, request: &Request) -> Result<(), RequestError> {
-        self.admits(request.headers(), request.uri().authority().map(|authority| authority.as_str()))
+        self.admits(request.headers(), request.uri().authority().map(|authority| authority.as_str()))?;
+        // A form of any web page can post, but never this type; only scripts can, and those ask across origins first.
+        if matches!(*request.method(), Method::POST | Method::PUT) && !is_json(request.headers()) {
+            return Err(RequestError::NotJsonContent);
+        }
+        Ok(())
     }
 
     /// `authority` is that of HTTP/2, which has no `Host`.
@@ -41,19 +46,19 @@ impl Guard {
                 if right { Ok(()) } else { Err(RequestError::NoToken) }
             }
             // A page that a browser on this machine shows may have it ask, under a name of the page's own that leads
-            // here, or across origins.
+            // here, or across origins. The page that we serve asks from the very host that it was loaded from, and a
+            // browser lets no page say so of itself.
             Self::Local => {
                 let host = headers.get(header::HOST).map_or(authority, |host| host.to_str().ok());
-                if !host.is_some_and(is_local) {
+                let Some(host) = host.filter(|host| is_local(host)) else {
                     return Err(RequestError::ForeignHost);
-                }
-                let foreign = headers
-                    .get("sec-fetch-site")
-                    .is_some_and(|site| !matches!(site.as_bytes(), b"none" | b"same-origin"));
-                if foreign || headers.contains_key(header::ORIGIN) {
-                    return Err(RequestError::ForeignOrigin);
-                }
-                Ok(())
+                };
+                let site = headers.get("sec-fetch-site").map(|site| site.as_bytes());
+                let ours = match headers.get(header::ORIGIN) {
+                    None => matches!(site, None | Some(b"none" | b"same-origin")),
+                    Some(origin) => site == Some(b"same-origin") && is_origin(origin.as_bytes(), host),
+                };
+                if ours { Ok(()) } else { Err(RequestError::ForeignOrigin) }
             }
         }
     }
@@ -63,6 +68,19 @@ impl Guard {
 fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+}
+
+/// Whether the body is said to be JSON, with or without a charset.
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media = value.and_then(|value| value.split(';').next());
+    media.is_some_and(|media| media.trim().eq_ignore_ascii_case("application/json"))
+}
+
+/// Whether this is the origin of what is served at `host`.
+fn is_origin(origin: &[u8], host: &str) -> bool {
+    let bare = [&b"http://"[..], b"https://"].iter().find_map(|scheme| origin.strip_prefix(*scheme));
+    bare == Some(host.as_bytes())
 }
 
 /// `localhost` or an IP address, with or without a port: no name that somebody else may lead elsewhere.
@@ -115,6 +133,73 @@ mod tests {
         {
             let refused = admits(&[("host", "127.0.0.1:9091"), foreign], None);
             assert!(matches!(refused, Err(RequestError::ForeignOrigin)), "{foreign:?}");
+        }
+    }
+
+    #[test]
+    fn only_the_page_that_is_served_here_may_ask() {
+        let admits = |host, origin, site: Option<&'static str>| {
+            let mut pairs = vec![("host", host), ("origin", origin)];
+            pairs.extend(site.map(|site| ("sec-fetch-site", site)));
+            Guard::Local.admits(&headers(&pairs), None)
+        };
+        for (host, origin) in [
+            ("127.0.0.1:9091", "http://127.0.0.1:9091"),
+            ("localhost:9091", "https://localhost:9091"),
+            ("[::1]:9091", "http://[::1]:9091"),
+            ("localhost", "http://localhost"),
+        ] {
+            assert!(admits(host, origin, Some("same-origin")).is_ok(), "{origin}");
+            for site in [None, Some("none"), Some("same-site"), Some("cross-site")] {
+                let refused = admits(host, origin, site);
+                assert!(matches!(refused, Err(RequestError::ForeignOrigin)), "{origin} {site:?}");
+            }
+        }
+        for origin in [
+            "null",
+            "",
+            "http://localhost:9091",
+            "http://127.0.0.1:9092",
+            "http://127.0.0.1",
+            "http://127.0.0.1:9091.evil.example",
+            "http://evil.example/127.0.0.1:9091",
+            "file://127.0.0.1:9091",
+            "127.0.0.1:9091",
+        ] {
+            let refused = admits("127.0.0.1:9091", origin, Some("same-origin"));
+            assert!(matches!(refused, Err(RequestError::ForeignOrigin)), "{origin}");
+        }
+        // A name of the attacker's own that leads here is of the same origin, and no host of ours.
+        let rebound = admits("evil.example:9091", "http://evil.example:9091", Some("same-origin"));
+        assert!(matches!(rebound, Err(RequestError::ForeignHost)));
+    }
+
+    #[test]
+    fn no_form_can_change_anything() {
+        let admits = |method: Method, content_type: Option<&str>| {
+            let mut request = Request::builder().method(method).uri("/").header("host", "localhost");
+            if let Some(content_type) = content_type {
+                request = request.header("content-type", content_type);
+            }
+            Guard::Local.admits_request(&request.body(axum::body::Body::empty()).expect("a request"))
+        };
+        for method in [Method::POST, Method::PUT] {
+            for json in ["application/json", "Application/JSON; charset=utf-8"] {
+                assert!(admits(method.clone(), Some(json)).is_ok(), "{method} {json}");
+            }
+            for other in [
+                None,
+                Some("text/plain"),
+                Some("application/x-www-form-urlencoded"),
+                Some("multipart/form-data; boundary=application/json"),
+                Some("text/plain; application/json"),
+            ] {
+                let refused = admits(method.clone(), other);
+                assert!(matches!(refused, Err(RequestError::NotJsonContent)), "{method} {other:?}");
+            }
+        }
+        for method in [Method::GET, Method::DELETE] {
+            assert!(admits(method, None).is_ok(), "no form sends DELETE");
         }
     }
 
