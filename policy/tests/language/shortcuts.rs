@@ -26,7 +26,7 @@ fn without_a_word_denials_are_remembered_and_nothing_is_leased() {
     let policies = read(&config(json!({}))).expect("valid");
     assert_eq!(
         (policies.deny_cache().ceiling, policies.deny_cache().entries),
-        (Duration::from_secs(1), 4_096)
+        (Duration::from_millis(500), 4_096)
     );
     assert_eq!(policies.sidecar().in_flight, 1);
     assert_eq!(policies.iter().next().and_then(policy::Policy::lease), None);

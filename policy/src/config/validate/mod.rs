@@ -45,7 +45,8 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 /// The most callouts of a worker that may be on the way.
 pub const MAX_IN_FLIGHT: u64 = 32;
 
-const DEFAULT_DENY_CEILING: Duration = Duration::from_secs(1);
+/// With as much for what a sidecar remembers, what an operator changes is seen within a second.
+const DEFAULT_DENY_CEILING: Duration = Duration::from_millis(500);
 const MAX_DENY_CEILING: Duration = Duration::from_secs(60);
 /// About a kilobyte each.
 const DEFAULT_DENY_ENTRIES: u64 = 4_096;

@@ -86,10 +86,10 @@ pub struct WrittenSidecar {
 /// What each worker remembers of denials.
 #[derive(Debug, Default, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, expecting = "a mapping such as { ceiling: 1s, entries: 4096 }")]
+#[serde(deny_unknown_fields, expecting = "a mapping such as { ceiling: 500ms, entries: 4096 }")]
 pub struct WrittenDenyCache {
     /// How long a denial is remembered at most, however long the client has to wait: 0s to 60s. What is returned to a
-    /// bucket and a limit that is raised are seen after this time. By default 1s; 0s asks for every request.
+    /// bucket and a limit that is raised are seen after this time. By default 500ms; 0s asks for every request.
     #[serde(default, deserialize_with = "written")]
     pub ceiling: Option<Span>,
     /// How many denials are remembered. By default 4096.
