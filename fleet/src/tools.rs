@@ -51,6 +51,15 @@ pub fn wrk() -> Result<PathBuf> {
     apt_install("wrk", "wrk").unwrap_or_else(|| Err(missing("wrk", mend)))
 }
 
+/// `groff` on the path, or else installed by apt-get for root: it reads pages of the manual.
+pub fn groff() -> Result<PathBuf> {
+    if let Some(found) = on_path("groff") {
+        return Ok(found);
+    }
+    let mend = "install it (Debian and Ubuntu: apt-get install groff)";
+    apt_install("groff", "groff").unwrap_or_else(|| Err(missing("groff", mend)))
+}
+
 /// Sees to it that rustc can compile for [`WASM_TARGET`].
 pub fn wasm_target() -> Result<()> {
     let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]).current_dir(workspace()))?;

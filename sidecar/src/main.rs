@@ -1,14 +1,11 @@
 //! The sidecar's life: read what was asked for, open the store and the listeners, serve, and drain.
 
-use std::{io::Write, process::ExitCode, sync::Arc, time::Duration};
+use std::{env, io::Write, process::ExitCode, sync::Arc, time::Duration};
 
-use clap::Parser;
 use sluice::{
-    check,
-    command::{CheckArgs, Command, ExplainArgs},
-    config::{Args, Asked, Config, EXIT_USAGE, InvalidConfig, LogFormat, StoreConfig, without_passwords},
+    command::{self, CommandLine, complain, misused},
+    config::{Config, EXIT_USAGE, LogFormat, StoreConfig, without_passwords},
     descriptors::{self, TooFew},
-    explain, health,
     http::{
         self, ListenError, Listener, Purpose, Service,
         room::Room,
@@ -35,69 +32,22 @@ const ADMIN_CONNECTIONS: usize = 64;
 const LOCAL_ADMIN_CONNECTIONS: usize = 8;
 
 fn main() -> ExitCode {
-    let mut args = match Args::try_parse() {
-        Ok(args) => args,
-        Err(error) => {
-            // Help and version are errors to the library, and not to us. Nothing can be told where printing fails.
-            if !error.use_stderr() {
-                let _ = error.print();
-                return ExitCode::SUCCESS;
-            }
-            let said = without_passwords(&error.render().ansi().to_string());
-            let _ = write!(anstream::stderr(), "{said}");
-            return ExitCode::from(EXIT_USAGE);
-        }
-    };
-    // What only reads files has nothing to do with how the sidecar is configured.
-    match args.command.take() {
-        Some(Command::Check(args)) => check(&args),
-        Some(Command::Explain(args)) => explain(&args),
-        Some(Command::Schema) => print_schema(),
-        Some(Command::Health) => Asked::try_from(&args).map_or_else(misused, |asked| ask_health(&asked)),
-        None => Config::try_from(args).map_or_else(misused, serve_until_told),
+    match CommandLine::read(env::args_os()) {
+        Ok((Some(task), args)) => command::run(&task, &args),
+        Ok((None, args)) => Config::try_from(args).map_or_else(|error| misused(&error), serve_until_told),
+        Err(error) => misread(&error),
     }
 }
 
-fn misused(error: InvalidConfig) -> ExitCode {
-    complain(&error);
+/// Help and version are errors to the library, and not to us. Nothing can be told where printing fails.
+fn misread(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let said = without_passwords(&error.render().ansi().to_string());
+    let _ = write!(anstream::stderr(), "{said}");
     ExitCode::from(EXIT_USAGE)
-}
-
-fn check(args: &CheckArgs) -> ExitCode {
-    let outcome = match check::run(&args.files, &mut anstream::stdout().lock()) {
-        Ok(outcome) => outcome,
-        Err(error) => return cannot_print(&error),
-    };
-    let failed = outcome.errors > 0 || (args.deny_warnings && outcome.warnings > 0);
-    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
-}
-
-fn explain(args: &ExplainArgs) -> ExitCode {
-    match explain::run(args, &mut anstream::stdout().lock(), &mut anstream::stderr().lock()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => cannot_print(&error),
-    }
-}
-
-fn print_schema() -> ExitCode {
-    match writeln!(std::io::stdout(), "{:#}", policy::schema()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => cannot_print(&error),
-    }
-}
-
-/// Whoever reads may have read enough, as `head` has: then there is nobody to tell.
-fn cannot_print(error: &std::io::Error) -> ExitCode {
-    if error.kind() != std::io::ErrorKind::BrokenPipe {
-        complain(&format_args!("nothing can be printed: {error}"));
-    }
-    ExitCode::FAILURE
-}
-
-/// Says it on the standard error. Where that cannot be written to, there is nobody to tell.
-fn complain(of: &dyn std::fmt::Display) {
-    let _ = writeln!(std::io::stderr(), "sluice: {of}");
 }
 
 // One thread: the work of a request is small, and was measured to be no quicker on two.
@@ -105,16 +55,6 @@ fn complain(of: &dyn std::fmt::Display) {
 async fn serve_until_told(config: Config) -> ExitCode {
     log(config.log_format, &config.log_filter);
     match run(config).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            complain(&error);
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn ask_health(asked: &Asked) -> ExitCode {
-    match health::ask(asked) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);

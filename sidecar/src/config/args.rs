@@ -1,24 +1,17 @@
-//! The command line and the environment, as the operator wrote them.
+//! How a sidecar serves, as the operator wrote it: flags and the environment.
 
 use std::path::PathBuf;
 
 use clap::Parser;
 
 use super::{RedisArgs, Secret};
-use crate::command::Command;
 
-/// Decides rate limits for a fleet of Envoys: the sidecar that their sluice filter asks.
-///
-/// Without --redis-url buckets are kept in this process: exact for the Envoys that share this one sidecar. With it,
-/// they are kept in Redis and exact for all sidecars together.
-// All texts: what is wrong in the environment of a sidecar must not keep `sluice check` from reading files.
+// All texts: what is wrong in the environment of a sidecar must not keep `sluice check` from reading files. No comment
+// for its readers here: it would be told as the program's.
+#[allow(missing_docs, reason = "it would be told as the program's")]
 #[derive(Clone, Debug, Parser)]
-#[command(name = "sluice", version, after_help = AFTER_HELP, max_term_width = 110)]
+#[command(name = "sluice")]
 pub struct Args {
-    /// What to do instead of serving
-    #[command(subcommand)]
-    pub command: Option<Command>,
-
     /// Where to listen: IP:PORT or unix:/PATH; several are separated by commas or given by several flags
     #[arg(
         long,
@@ -124,27 +117,3 @@ pub struct Args {
     #[arg(long, env = "SLUICE_SHUTDOWN_GRACE", value_name = "DURATION", default_value = "10s")]
     pub shutdown_grace: String,
 }
-
-const AFTER_HELP: &str = "\
-Examples:
-  sluice                                          one machine, nothing installed
-  sluice --redis-url redis://redis.internal       many sidecars, one truth
-  sluice --redis-url redis+cluster://n1,n2,n3     the same on a Redis Cluster
-  sluice --listen unix:/run/sluice/sluice.sock    for an Envoy on the same host
-  sluice health                                   is it ready? for containers, which have no curl
-  sluice check envoy.yaml                         what is wrong with the limits in it
-  sluice explain envoy.yaml --request 'GET /'     which of them govern a request
-  curl -s 127.0.0.1:9090/v1/take -d '{\"domain\":\"shop\",\"takes\":[{\"buckets\":[{\"policy\":\"per-client\",
-    \"key\":\"alice\",\"tokens\":60,\"period_us\":60000000,\"burst\":60,\"cost\":1}]}]}'
-
-Paths:
-  POST /v1/take   decide a batch of takes
-  GET /healthz    200 while the process is alive
-  GET /readyz     200 while the store decides in time and this sidecar stays, otherwise 503 and the reason
-  GET /v1/status  on --admin-listen only: how this sidecar does, in JSON (docs/security.md)
-
-Exit codes:
-  0   stopped by SIGTERM or SIGINT, requests under way answered
-  1   a listener could not be opened, or the process failed; from health: not ready; from check
-      and explain: something is wrong with a file
-  64  the command line or the environment is wrong";

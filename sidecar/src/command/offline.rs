@@ -1,7 +1,10 @@
-//! What the binary does besides serving, as written on the command line.
+//! What is asked of files, without any sidecar: the arguments of `sluice check`, `explain`, `completions` and `man`.
 
-use clap::{Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
 
+use clap::Parser;
+
+use super::Format;
 use crate::explain::{Attribute, ClientAddress, Header, RequestLine};
 
 const AFTER_CHECK_HELP: &str = "\
@@ -37,26 +40,16 @@ Exit codes:
   1   the file could not be read, or something in it is wrong: sluice check tells it, too
   64  the command line is wrong";
 
-/// What the binary does besides serving.
-#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
-pub enum Command {
-    /// Ask the sidecar that runs with the same --listen whether it is ready; exits with 0 or 1
-    Health,
-    /// Tell what is wrong with the limits in envoy.yaml, and what is hardly meant
-    ///
-    /// Checks every Sluice filter in the files, wherever it stands, by the filter's own code and as Envoy reads YAML:
-    /// in Envoy's configuration (listeners, discovery files, ConfigMaps), in Istio's WasmPlugin, in Envoy Gateway's
-    /// EnvoyExtensionPolicy, or as policies in a file of their own. Warns of what Envoy accepts and hardly anybody
-    /// means.
-    Check(CheckArgs),
-    /// Tell which policies govern a request, from whose buckets it takes, and how much
-    ///
-    /// Nothing is asked and nothing is counted: the policies of every Sluice filter in the file are applied to the
-    /// request by the filter's own code. What is chosen at random is told as a share.
-    Explain(ExplainArgs),
-    /// Print the JSON Schema of the filter's configuration, for editors
-    Schema,
-}
+const AFTER_COMPLETIONS_HELP: &str = "\
+Examples:
+  source <(sluice completions bash)
+  sluice completions zsh > ~/.zfunc/_sluice
+  sluice completions fish > ~/.config/fish/completions/sluice.fish";
+
+const AFTER_MAN_HELP: &str = "\
+Examples:
+  sluice man | man -l -
+  sluice man --dir /usr/local/share/man/man1";
 
 /// What to check.
 #[derive(Clone, Debug, PartialEq, Eq, Parser)]
@@ -105,11 +98,19 @@ pub struct ExplainArgs {
     pub format: Format,
 }
 
-/// How something is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// For people.
-    Text,
-    /// One JSON object.
-    Json,
+/// For which shell.
+#[derive(Clone, Debug, PartialEq, Eq, Parser)]
+#[command(after_help = AFTER_COMPLETIONS_HELP)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// Where the manual goes.
+#[derive(Clone, Debug, PartialEq, Eq, Parser)]
+#[command(after_help = AFTER_MAN_HELP)]
+pub struct ManArgs {
+    /// Write sluice.1 and a page for each command into this directory, instead of printing sluice.1
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
 }
