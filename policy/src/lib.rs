@@ -29,9 +29,9 @@ mod takes;
 
 pub use answer::{Answer, Count, Decided, Denial, Failure, Header, UpstreamHeaders};
 pub use bill::Bill;
-pub use config::ConfigError;
 #[cfg(feature = "schema")]
 pub use config::schema;
+pub use config::{ConfigError, Rate};
 pub use policies::{
     Ask, Asked, DenyCache, Lease, Local, Mode, NamedLimit, OnError, Policies, Policy, Sidecar, Unasked,
 };

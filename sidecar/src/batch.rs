@@ -389,6 +389,14 @@ pub fn bucket_key(domain: &str, policy: &str, key: &str) -> String {
     ["sluice:1:", domain, "/", policy, "/{", key, "}"].concat()
 }
 
+/// Domain, policy and key of a bucket, by its name in every store; nothing where it is none of a bucket.
+#[must_use]
+pub fn parts_of_key(bucket_key: &str) -> Option<(&str, &str, &str)> {
+    let (domain, rest) = bucket_key.strip_prefix("sluice:1:")?.split_once('/')?;
+    let (policy, key) = rest.split_once("/{")?;
+    Some((domain, policy, key.strip_suffix('}')?))
+}
+
 fn check_name(name: &str, place: impl FnOnce() -> String) -> Result<(), InvalidBatch> {
     if contract::is_name(name) {
         return Ok(());
@@ -415,10 +423,9 @@ mod tests {
             let name = |[domain, policy, key]: &[String; 3]| bucket_key(domain, policy, key);
             prop_assert_eq!(name(&one) == name(&other), one == other);
             // And what follows the prefix says all three again, whatever the key holds.
+            let [domain, policy, key] = one.each_ref().map(String::as_str);
             let name = name(&one);
-            let (domain, rest) = name["sluice:1:".len()..].split_once('/').expect("a domain");
-            let (policy, key) = rest.split_once("/{").expect("a policy");
-            prop_assert_eq!([domain, policy, key.strip_suffix('}').expect("an end")], one.each_ref().map(String::as_str));
+            prop_assert_eq!(parts_of_key(&name), Some((domain, policy, key)));
         }
     }
 

@@ -1,6 +1,7 @@
 //! The sidecar of Sluice: it hears takes over HTTP, decides them in a store, and answers with verdicts.
 //!
-//! [`http`] is the edge towards Envoy, [`store`] keeps the buckets, [`batch`] is what the one hands to the other.
+//! [`http`] is the edge towards Envoy, [`store`] keeps the buckets, [`batch`] is what the one hands to the other, and
+//! [`overrides`] is what operators have it ask instead.
 //! None of them decides anything: the rules are in the `bucket` crate and, for Redis, in `lua/take.lua`.
 //!
 //! [`check`] and [`explain`] are what the binary tells offline of a configuration, by the `policy` crate, the filter's own
@@ -18,5 +19,6 @@ pub mod document;
 pub mod explain;
 pub mod health;
 pub mod http;
+pub mod overrides;
 pub mod pem;
 pub mod store;

@@ -27,7 +27,9 @@ pub struct Percent(pub Share);
 /// A number of tokens and the time in which they are refilled, such as `60 per minute` or `5 per 12s`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
+    /// How many.
     pub tokens: u64,
+    /// In how many microseconds.
     pub period_us: u64,
 }
 

@@ -37,7 +37,11 @@ pub use listen::{ListenError, Listener, Purpose};
 use refusal::RequestError;
 use room::Room;
 
-use crate::{batch::Batch, store::Store};
+use crate::{
+    batch::Batch,
+    overrides::{Overrides, known::Known},
+    store::Store,
+};
 
 /// The length of most verdicts of one bucket in JSON.
 const VERDICT_BYTES: usize = 112;
@@ -62,6 +66,8 @@ impl Default for Limits {
 #[derive(Debug)]
 pub struct Service {
     store: Store,
+    overrides: Overrides,
+    known: Known,
     max_body_bytes: usize,
     bodies: Arc<Room>,
     connections: Arc<Room>,
@@ -80,7 +86,9 @@ impl Service {
     pub fn new(store: Store, limits: Limits) -> Arc<Self> {
         let Limits { max_body_bytes, max_connections } = limits;
         Arc::new(Self {
+            overrides: Overrides::of(&store),
             store,
+            known: Known::default(),
             max_body_bytes,
             bodies: Room::new(body::BODIES_BYTES.max(max_body_bytes)),
             connections: Room::new(max_connections),
@@ -145,11 +153,15 @@ async fn mark(mut response: Response) -> Response {
 /// Everything is read and checked before anything is taken, so a request that is refused took nothing.
 async fn take(State(service): State<Arc<Service>>, body: Body) -> Result<Response, RequestError> {
     let (body, _place) = body::read(body, service.max_body_bytes, &service.bodies).await?;
-    let batch = {
+    let mut batch = {
         let request: TakeRequest = from_json(&body).map_err(RequestError::from_json)?;
-        Batch::try_from(&request)?
+        let batch = Batch::try_from(&request)?;
+        service.known.see(&request);
+        batch
     };
-    let answer = service.store.take(batch).await?;
+    let changed = service.overrides.apply(&mut batch);
+    let mut answer = service.store.take(batch).await?;
+    changed.tell(&mut answer);
     let expected_bytes = (answer.verdicts.len() + 1) * VERDICT_BYTES;
     let response = TakeResponse { now_us: answer.now_us, verdicts: answer.verdicts };
     Ok(json_response(StatusCode::OK, &response, expected_bytes))

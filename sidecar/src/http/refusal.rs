@@ -9,7 +9,7 @@ use axum::{
 use contract::Refusal;
 
 use super::json_response;
-use crate::{batch::InvalidBatch, store::Overloaded};
+use crate::{batch::InvalidBatch, overrides::ChangeError, store::Overloaded};
 
 /// Why a request is refused. Nothing of it was taken.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +55,67 @@ pub(super) enum RequestError {
     ForeignOrigin,
     #[error("the content-type is not application/json; send what changes anything as JSON")]
     NotJsonContent,
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
+}
+
+/// Why nothing is told of a bucket, or changed in it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BucketError {
+    #[error("{0}")]
+    InvalidName(String),
+    #[error("the key has {found_bytes} bytes; a key has at most {}", contract::MAX_KEY_BYTES)]
+    KeyTooLong { found_bytes: usize },
+    #[error("policy or key: what is percent-encoded in the path is not UTF-8")]
+    NotText,
+    #[error("{0}")]
+    InvalidQuery(String),
+    #[error("{0}")]
+    InvalidLimit(String),
+    #[error(
+        "nobody has asked this sidecar for the policy {0:?} yet; see the name, or give its limit as \
+         ?domain=…&limit=60%20per%20minute&burst=60"
+    )]
+    UnknownPolicy(String),
+    #[error("several domains have the policy {policy:?}: {}; name one as ?domain=…", .domains.join(", "))]
+    AmbiguousDomain { policy: String, domains: Vec<String> },
+    #[error("the body is not what is expected here: {0}")]
+    InvalidBody(serde_json::Error),
+    #[error("{0}")]
+    InvalidOverride(String),
+    #[error("tokens: found {0}; it must be from 1 and below 2^53")]
+    InvalidRefund(u64),
+    #[error("this bucket has no override")]
+    NoOverride,
+    #[error("the store did not answer; whether anything was changed is not known")]
+    StoreUnavailable,
+    #[error("the store is full, and knows nothing of this bucket")]
+    StoreFull,
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+}
+
+impl BucketError {
+    fn status_and_code(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::InvalidName(_) => (StatusCode::BAD_REQUEST, "invalid_name"),
+            Self::KeyTooLong { .. } => (StatusCode::BAD_REQUEST, "key_too_long"),
+            Self::NotText => (StatusCode::BAD_REQUEST, "not_text"),
+            Self::InvalidQuery(_) => (StatusCode::BAD_REQUEST, "invalid_query"),
+            Self::InvalidLimit(_) => (StatusCode::BAD_REQUEST, "invalid_limit"),
+            Self::UnknownPolicy(_) => (StatusCode::NOT_FOUND, "unknown_policy"),
+            Self::AmbiguousDomain { .. } => (StatusCode::CONFLICT, "ambiguous_domain"),
+            Self::InvalidBody(_) => (StatusCode::BAD_REQUEST, "invalid_body"),
+            Self::InvalidOverride(_) => (StatusCode::BAD_REQUEST, "invalid_override"),
+            Self::InvalidRefund(_) => (StatusCode::BAD_REQUEST, "invalid_refund"),
+            Self::NoOverride => (StatusCode::NOT_FOUND, "no_override"),
+            Self::StoreUnavailable | Self::Change(ChangeError::Unavailable(_)) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
+            }
+            Self::StoreFull => (StatusCode::SERVICE_UNAVAILABLE, "store_full"),
+            Self::Change(ChangeError::TooMany) => (StatusCode::CONFLICT, "too_many_overrides"),
+        }
+    }
 }
 
 impl RequestError {
@@ -86,6 +147,7 @@ impl RequestError {
             Self::ForeignHost => (StatusCode::FORBIDDEN, "foreign_host"),
             Self::ForeignOrigin => (StatusCode::FORBIDDEN, "foreign_origin"),
             Self::NotJsonContent => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json_content"),
+            Self::Bucket(error) => error.status_and_code(),
         }
     }
 }

@@ -3,8 +3,11 @@
 //! On the loopback and on a Unix socket it answers whoever reaches it, but no web page in a browser there. Everywhere else
 //! it wants a token.
 
+mod buckets;
 mod guard;
+mod named;
 mod openapi;
+mod overrides;
 mod status;
 
 use std::sync::Arc;
@@ -13,7 +16,7 @@ use axum::{
     Router,
     extract::{Request, State},
     response::Response,
-    routing::get,
+    routing::{get, post, put},
 };
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -49,7 +52,18 @@ pub fn document() -> utoipa::openapi::OpenApi {
 
 /// What only the guard's friends may ask, each with its description.
 fn documented() -> OpenApiRouter<Arc<Service>> {
-    OpenApiRouter::with_openapi(openapi::Document::openapi()).routes(routes!(status::status))
+    OpenApiRouter::with_openapi(openapi::Document::openapi())
+        .routes(routes!(status::status))
+        .routes(routes!(buckets::bucket))
+        .routes(routes!(buckets::reset))
+        .routes(routes!(buckets::refund))
+        .routes(routes!(overrides::put, overrides::remove))
+        .routes(routes!(overrides::list))
+        // The same of a bucket whose key is empty, which no segment of a path is.
+        .route("/v1/buckets/{policy}/", get(buckets::bucket))
+        .route("/v1/buckets/{policy}//reset", post(buckets::reset))
+        .route("/v1/buckets/{policy}//refund", post(buckets::refund))
+        .route("/v1/buckets/{policy}//override", put(overrides::put).delete(overrides::remove))
 }
 
 async fn ready(service: State<Arc<Service>>, tells_why: bool) -> Result<Response, RequestError> {

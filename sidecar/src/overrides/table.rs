@@ -1,0 +1,71 @@
+//! All overrides that are known at one instant: a decision uses one table as a whole.
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+
+use super::Override;
+
+/// The most overrides that are kept at a time.
+pub const MAX_OVERRIDES: usize = 10_000;
+
+/// The overrides, by the names of their buckets in every store.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    // Keys are what clients make them, so the hash is seeded.
+    by_bucket: HashMap<String, Override, RandomState>,
+}
+
+impl Table {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_bucket.is_empty()
+    }
+
+    /// How many there are, some of which may hold no longer.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_bucket.len()
+    }
+
+    /// What is in the place of a bucket's limit at `now_us`.
+    #[must_use]
+    pub fn of(&self, bucket_key: &str, now_us: u64) -> Option<&Override> {
+        self.by_bucket.get(bucket_key).filter(|found| found.holds(now_us))
+    }
+
+    /// Those that hold at `now_us`.
+    pub fn holding(&self, now_us: u64) -> impl Iterator<Item = (&str, &Override)> {
+        let all = self.by_bucket.iter().map(|(bucket_key, found)| (bucket_key.as_str(), found));
+        all.filter(move |(_, found)| found.holds(now_us))
+    }
+
+    /// The names of those that hold no longer.
+    pub fn expired(&self, now_us: u64) -> impl Iterator<Item = &str> {
+        self.by_bucket.iter().filter(move |(_, found)| !found.holds(now_us)).map(|(key, _)| key.as_str())
+    }
+
+    /// Puts one in, in the place of what there was.
+    pub fn put(&mut self, bucket_key: String, with: Override) {
+        self.by_bucket.insert(bucket_key, with);
+    }
+
+    /// Takes one out; what it was.
+    pub fn remove(&mut self, bucket_key: &str) -> Option<Override> {
+        self.by_bucket.remove(bucket_key)
+    }
+
+    /// Forgets those that hold no longer; whether there were any.
+    pub fn forget_expired(&mut self, now_us: u64) -> bool {
+        let before = self.by_bucket.len();
+        self.by_bucket.retain(|_, found| found.holds(now_us));
+        self.by_bucket.len() < before
+    }
+}
+
+impl FromIterator<(String, Override)> for Table {
+    fn from_iter<I: IntoIterator<Item = (String, Override)>>(overrides: I) -> Self {
+        Self { by_bucket: overrides.into_iter().collect() }
+    }
+}
