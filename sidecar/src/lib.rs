@@ -22,3 +22,4 @@ pub mod http;
 pub mod overrides;
 pub mod pem;
 pub mod store;
+pub mod telemetry;

@@ -37,11 +37,7 @@ pub use listen::{ListenError, Listener, Purpose};
 use refusal::RequestError;
 use room::Room;
 
-use crate::{
-    batch::Batch,
-    overrides::{Overrides, known::Known},
-    store::Store,
-};
+use crate::{batch::Batch, overrides::Overrides, store::Store, telemetry::Telemetry};
 
 /// The length of most verdicts of one bucket in JSON.
 const VERDICT_BYTES: usize = 112;
@@ -67,7 +63,7 @@ impl Default for Limits {
 pub struct Service {
     store: Store,
     overrides: Overrides,
-    known: Known,
+    telemetry: Telemetry,
     max_body_bytes: usize,
     bodies: Arc<Room>,
     connections: Arc<Room>,
@@ -88,7 +84,7 @@ impl Service {
         Arc::new(Self {
             overrides: Overrides::of(&store),
             store,
-            known: Known::default(),
+            telemetry: Telemetry::default(),
             max_body_bytes,
             bodies: Room::new(body::BODIES_BYTES.max(max_body_bytes)),
             connections: Room::new(max_connections),
@@ -153,15 +149,19 @@ async fn mark(mut response: Response) -> Response {
 /// Everything is read and checked before anything is taken, so a request that is refused took nothing.
 async fn take(State(service): State<Arc<Service>>, body: Body) -> Result<Response, RequestError> {
     let (body, _place) = body::read(body, service.max_body_bytes, &service.bodies).await?;
-    let mut batch = {
-        let request: TakeRequest = from_json(&body).map_err(RequestError::from_json)?;
-        let batch = Batch::try_from(&request)?;
-        service.known.see(&request);
-        batch
-    };
+    let arrived = Instant::now();
+    let request: TakeRequest = from_json(&body).map_err(RequestError::from_json)?;
+    let mut batch = Batch::try_from(&request)?;
     let changed = service.overrides.apply(&mut batch);
-    let mut answer = service.store.take(batch).await?;
+    let mut answer = match service.store.take(batch).await {
+        Ok(answer) => answer,
+        Err(overloaded) => {
+            service.telemetry.observe_refused(&request);
+            return Err(overloaded.into());
+        }
+    };
     changed.tell(&mut answer);
+    service.telemetry.observe(&request, &answer, arrived.elapsed());
     let expected_bytes = (answer.verdicts.len() + 1) * VERDICT_BYTES;
     let response = TakeResponse { now_us: answer.now_us, verdicts: answer.verdicts };
     Ok(json_response(StatusCode::OK, &response, expected_bytes))

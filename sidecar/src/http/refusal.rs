@@ -55,6 +55,8 @@ pub(super) enum RequestError {
     ForeignOrigin,
     #[error("the content-type is not application/json; send what changes anything as JSON")]
     NotJsonContent,
+    #[error("the query: {0}")]
+    InvalidQuery(String),
     #[error(transparent)]
     Bucket(#[from] BucketError),
 }
@@ -144,6 +146,7 @@ impl RequestError {
             Self::UnknownAdminPath => (StatusCode::NOT_FOUND, "unknown_path"),
             Self::WrongAdminMethod => (StatusCode::METHOD_NOT_ALLOWED, "wrong_method"),
             Self::NoToken => (StatusCode::UNAUTHORIZED, "no_token"),
+            Self::InvalidQuery(_) => (StatusCode::BAD_REQUEST, "invalid_query"),
             Self::ForeignHost => (StatusCode::FORBIDDEN, "foreign_host"),
             Self::ForeignOrigin => (StatusCode::FORBIDDEN, "foreign_origin"),
             Self::NotJsonContent => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json_content"),

@@ -3,7 +3,6 @@
 //! [`apply`] is how that acts on what is decided, [`table`] what is known at one instant, and this keeps it.
 
 pub mod apply;
-pub mod known;
 pub mod table;
 mod written;
 

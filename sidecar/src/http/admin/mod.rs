@@ -8,7 +8,9 @@ mod guard;
 mod named;
 mod openapi;
 mod overrides;
+mod stats;
 mod status;
+mod top;
 
 use std::sync::Arc;
 
@@ -64,6 +66,8 @@ fn documented() -> OpenApiRouter<Arc<Service>> {
         .route("/v1/buckets/{policy}//reset", post(buckets::reset))
         .route("/v1/buckets/{policy}//refund", post(buckets::refund))
         .route("/v1/buckets/{policy}//override", put(overrides::put).delete(overrides::remove))
+        .routes(routes!(stats::stats))
+        .routes(routes!(top::top))
 }
 
 async fn ready(service: State<Arc<Service>>, tells_why: bool) -> Result<Response, RequestError> {

@@ -120,8 +120,7 @@ impl Named {
         if key.len() > MAX_KEY_BYTES {
             return Err(BucketError::KeyTooLong { found_bytes: key.len() });
         }
-        let mut known = service.known.limits_of(&policy, query.domain.as_deref());
-        known.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        let mut known = service.telemetry.limits_of(&policy, query.domain.as_deref());
         let given = given(&query)?;
         let (domain, written) = match (known.len(), query.domain, given) {
             (_, Some(domain), Some(given)) => (domain, given),

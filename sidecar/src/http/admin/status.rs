@@ -29,12 +29,22 @@ pub(super) struct Status<'a> {
     requests: Requests<'a>,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
-struct Connections {
+/// How many connections there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub(super) struct Connections {
+    /// Open now.
     open: usize,
+    /// At most.
     max: usize,
     /// Closed at once since the start, because too many were open.
     refused: u64,
+}
+
+impl Connections {
+    pub(super) fn of(service: &Service) -> Self {
+        let connections = service.connections();
+        Self { open: connections.taken(), max: connections.max(), refused: connections.refused() }
+    }
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -55,17 +65,12 @@ struct Requests<'a> {
     responses((status = 200, body = Status), (status = "4XX", body = Problem)),
 )]
 pub(super) async fn status(State(service): State<Arc<Service>>) -> Response {
-    let connections = service.connections();
     let status = Status {
         version: env!("CARGO_PKG_VERSION"),
         uptime_s: service.started.elapsed().as_secs(),
         stopping: service.is_stopping(),
         store: service.store.status(),
-        connections: Connections {
-            open: connections.taken(),
-            max: connections.max(),
-            refused: connections.refused(),
-        },
+        connections: Connections::of(&service),
         requests: Requests { answered: &service.answered, refused: &service.refused },
     };
     json_response(StatusCode::OK, &status, 512)

@@ -1,0 +1,374 @@
+//! What is told of the takes that were decided: how many, how they ended, how long they took, and whose they were.
+//!
+//! It is counted as each request is answered, under one lock that is never held over an `await`. Everything is bounded: the
+//! policies in number, what is recent in slices of time, the keys by sketches. Nothing here decides anything.
+
+mod counts;
+mod latency;
+mod policies;
+mod recent;
+mod top;
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use contract::{Kind, Overridden, Take, TakeRequest, Verdict};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use utoipa::ToSchema;
+
+pub use counts::Counts;
+pub use latency::Percentiles;
+pub use policies::{MAX_POLICIES, OTHER, PolicyName};
+pub use top::{MAX_KEYS, MAX_WINDOW_US};
+
+use counts::{Outcome, Tally};
+use latency::{Exposed, micros};
+use policies::{Policies, PolicyId};
+use top::Top;
+
+use crate::{overrides::WrittenLimit, store::Answer};
+
+/// The most that one request may count in the sketches, since the cost of a count there grows with it: far more than filters
+/// deny between two questions.
+const COUNTED_PER_REQUEST: u64 = 1 << 20;
+
+/// How many policies of a request are found without looking them up: as a rule the takes of a batch are all of these.
+const AT_HAND: usize = 4;
+
+/// What was seen, with the clock by which it passes.
+#[derive(Debug)]
+pub struct Telemetry {
+    started: Instant,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    policies: Policies,
+    totals: Tally,
+    handling: Exposed,
+    top: Top,
+    /// Requests that were answered with verdicts, and their takes.
+    requests: u64,
+    takes: u64,
+}
+
+/// What was seen of a policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct PolicyStats {
+    /// The namespace of the policy; empty for `other`, which stands for all policies beyond the first 1,000.
+    #[schema(value_type = String)]
+    pub domain: Box<str>,
+    /// The name of its buckets: a policy with several limits has one such name for each.
+    #[schema(value_type = String)]
+    pub policy: Box<str>,
+    /// The limits that it was asked with lately, the last one first: several where they differ by route or by client.
+    pub limits: Vec<WrittenLimit>,
+    /// Since the start.
+    pub totals: Counts,
+    /// Of the last ten seconds, the one that is under way among them.
+    pub last_10s: Counts,
+    /// How long the requests took that asked for it, in the last minute.
+    pub latency_us: Percentiles,
+}
+
+/// What was seen of all takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// Since the start.
+    pub totals: Counts,
+    /// Of the last ten seconds.
+    pub last_10s: Counts,
+    /// How long requests took, from when they had arrived in full to their answer.
+    pub handling: Percentiles,
+    /// How many requests were answered with verdicts.
+    pub requests: u64,
+    /// How many takes they had.
+    pub takes: u64,
+    /// The policies, in the order in which they were first asked for.
+    pub policies: Vec<PolicyStats>,
+}
+
+/// By what keys are ranked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TopBy {
+    /// By how often they were asked for.
+    #[default]
+    Requests,
+    /// By how often they were denied.
+    Denied,
+}
+
+/// Which keys are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopQuestion<'a> {
+    /// By what they are ranked.
+    pub by: TopBy,
+    /// How many at most; never more than [`MAX_KEYS`].
+    pub limit: usize,
+    /// How far back is looked; never further than [`MAX_WINDOW_US`].
+    pub window_us: u64,
+    /// Of that domain only.
+    pub domain: Option<&'a str>,
+    /// Of that policy only.
+    pub policy: Option<&'a str>,
+}
+
+/// A key that is asked for or denied often.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct TopKey {
+    /// The namespace of the policy.
+    #[schema(value_type = String)]
+    pub domain: Box<str>,
+    /// The name of its bucket's policy.
+    #[schema(value_type = String)]
+    pub policy: Box<str>,
+    /// Whose bucket, as it was asked for: whatever a client sent.
+    pub key: String,
+    /// How many requests were made by it, about: rather a few too few than too many. Tokens that were leased for it count
+    /// as one each.
+    pub requests: u64,
+    /// How many of them were denied, about.
+    pub denied: u64,
+}
+
+/// The keys that were asked for or denied most.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopKeys {
+    /// How far back they were counted: at most the window, less by up to a slice of it, and less after a start.
+    pub covers_us: u64,
+    /// The most first.
+    pub keys: Vec<TopKey>,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self { started: Instant::now(), seen: Mutex::default() }
+    }
+}
+
+impl Telemetry {
+    /// Counts what was decided of a request that took so long.
+    pub fn observe(&self, request: &TakeRequest<'_>, answer: &Answer, took: Duration) {
+        let now_us = self.now_us();
+        let mut seen = self.lock();
+        seen.handling.record(took, now_us);
+        seen.requests += 1;
+        seen.takes += request.takes.len() as u64;
+        let mut counting = Counting::new(&mut seen, &request.domain, now_us, Some(micros(took)));
+        for (take, verdict) in request.takes.iter().zip(&answer.verdicts) {
+            counting.take(take, Some(verdict));
+        }
+    }
+
+    /// Counts a request of which nothing was decided, since there was no room for it.
+    pub fn observe_refused(&self, request: &TakeRequest<'_>) {
+        let now_us = self.now_us();
+        let mut seen = self.lock();
+        let mut counting = Counting::new(&mut seen, &request.domain, now_us, None);
+        for take in &request.takes {
+            counting.take(take, None);
+        }
+    }
+
+    /// What was seen until now.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let now_us = self.now_us();
+        let seen = self.lock();
+        let stats = |policy: &policies::Policy, name: &PolicyName| PolicyStats {
+            domain: name.domain.clone(),
+            policy: name.policy.clone(),
+            limits: policy.limits(),
+            totals: policy.tally.total(),
+            last_10s: policy.tally.last_10s(now_us),
+            latency_us: policy.latency.percentiles(now_us),
+        };
+        Stats {
+            totals: seen.totals.total(),
+            last_10s: seen.totals.last_10s(now_us),
+            handling: seen.handling.percentiles(now_us),
+            requests: seen.requests,
+            takes: seen.takes,
+            policies: seen.policies.iter().map(|(_, name, policy)| stats(policy, name)).collect(),
+        }
+    }
+
+    /// The keys that were asked for or denied most.
+    #[must_use]
+    pub fn top(&self, question: &TopQuestion<'_>) -> TopKeys {
+        let now_us = self.now_us();
+        let seen = self.lock();
+        let by = match question.by {
+            TopBy::Requests => top::By::Requests,
+            TopBy::Denied => top::By::Denied,
+        };
+        let wanted = |id: PolicyId| {
+            let name = seen.policies.name(id);
+            question.domain.is_none_or(|domain| domain == &*name.domain)
+                && question.policy.is_none_or(|policy| policy == &*name.policy)
+        };
+        let limit = question.limit.min(MAX_KEYS);
+        let hottest = seen.top.hottest(by, question.window_us, limit, now_us, wanted);
+        let keys = hottest.into_iter().map(|hot| {
+            let PolicyName { domain, policy } = seen.policies.name(hot.policy).clone();
+            TopKey { domain, policy, key: hot.key, requests: hot.requests, denied: hot.denied }
+        });
+        TopKeys { covers_us: Top::covers_us(now_us, question.window_us), keys: keys.collect() }
+    }
+
+    /// The policies that are known, each with the limit that it was last asked with.
+    #[must_use]
+    pub fn known_limits(&self) -> Vec<(PolicyName, WrittenLimit)> {
+        let seen = self.lock();
+        let known = seen.policies.iter();
+        known.filter_map(|(_, name, policy)| Some((name.clone(), *policy.limits().first()?))).collect()
+    }
+
+    /// The domains that have a policy of this name, or the one that is named if it has, each with the limit that it was last
+    /// asked with, in the order of the names.
+    #[must_use]
+    pub fn limits_of(&self, policy: &str, domain: Option<&str>) -> Vec<(String, WrittenLimit)> {
+        let known = self.known_limits().into_iter();
+        let mut found: Vec<_> = known
+            .filter(|(name, _)| {
+                *name.policy == *policy && domain.is_none_or(|domain| *name.domain == *domain)
+            })
+            .map(|(name, limit)| (name.domain.into_string(), limit))
+            .collect();
+        found.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        found
+    }
+
+    /// Notes with which limit other sidecars were asked for a policy, for as long as this one was not.
+    pub fn learn_limit(&self, domain: &str, policy: &str, limit: WrittenLimit) {
+        self.lock().policies.learn(domain, policy, limit);
+    }
+
+    /// How often a limit was asked with that was not known: whoever publishes [`known_limits`](Self::known_limits) need not
+    /// look while this stays the same.
+    #[must_use]
+    pub fn limit_news(&self) -> u64 {
+        self.lock().policies.news()
+    }
+
+    fn now_us(&self) -> u64 {
+        micros(self.started.elapsed())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        // A panic while it was held leaves a count that is one too small.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One request, as it is counted.
+struct Counting<'a> {
+    seen: &'a mut Seen,
+    domain: &'a str,
+    now_us: u64,
+    took_us: Option<u64>,
+    /// Policies that this request has asked for already.
+    at_hand: [Option<(&'a str, PolicyId)>; AT_HAND],
+    next: usize,
+    /// How much more it may count in the sketches.
+    left: u64,
+}
+
+impl<'a> Counting<'a> {
+    fn new(seen: &'a mut Seen, domain: &'a str, now_us: u64, took_us: Option<u64>) -> Self {
+        Self { seen, domain, now_us, took_us, at_hand: [None; AT_HAND], next: 0, left: COUNTED_PER_REQUEST }
+    }
+
+    /// `None` where the store was not asked.
+    fn take(&mut self, take: &'a Take<'_>, verdict: Option<&Verdict>) {
+        let whole = match verdict {
+            _ if !matches!(take.kind, Kind::Take | Kind::Lease) => None,
+            Some(Verdict::Leased { tokens, .. }) => Some((Outcome::Leased, *tokens)),
+            _ if take.kind == Kind::Lease => None,
+            Some(Verdict::Denied(_)) if take.follows => Some((Outcome::ShadowDenied, 1)),
+            _ if take.follows => None,
+            Some(Verdict::Allowed(_)) => Some((Outcome::Allowed, 1)),
+            Some(Verdict::Denied(buckets)) if buckets.iter().any(is_blocked) => Some((Outcome::Blocked, 1)),
+            Some(Verdict::Denied(_)) => Some((Outcome::Denied, 1)),
+            Some(Verdict::Failed(_)) | None => Some((Outcome::Failed, 1)),
+        };
+        if let Some((outcome, count)) = whole {
+            self.seen.totals.add(outcome, count, self.now_us);
+        }
+        if take.repeats > 0 {
+            self.seen.totals.add(Outcome::Repeated, take.repeats, self.now_us);
+        }
+        let verdicts = match verdict {
+            Some(Verdict::Denied(buckets)) => &buckets[..],
+            _ => &[],
+        };
+        for (place, asked) in take.buckets.iter().enumerate() {
+            let id = self.policy(&asked.policy);
+            let limit = WrittenLimit { tokens: asked.tokens, period_us: asked.period_us, burst: asked.burst };
+            self.seen.policies.see(id, limit, self.now_us);
+            // Of a take that was denied, those count that denied it, and so do those of its repeats.
+            let denies = verdicts.get(place).map(|bucket| bucket.outcome != contract::Outcome::Allowed);
+            let own = match (whole, denies) {
+                (_, Some(false)) => None,
+                (Some((Outcome::Blocked, _)), Some(true)) if !is_blocked(&verdicts[place]) => {
+                    Some((Outcome::Denied, 1))
+                }
+                (whole, _) => whole,
+            };
+            let repeats = if denies == Some(false) { 0 } else { take.repeats };
+            let policy = self.seen.policies.get_mut(id);
+            if let Some((outcome, count)) = own {
+                policy.tally.add(outcome, count, self.now_us);
+            }
+            if repeats > 0 {
+                policy.tally.add(Outcome::Repeated, repeats, self.now_us);
+            }
+            let requests = match whole {
+                None | Some((Outcome::ShadowDenied, _)) => 0,
+                Some((_, count)) => count,
+            };
+            let denied = u64::from(requests > 0 && denies == Some(true));
+            self.rank(id, &asked.key, requests, denied, repeats);
+        }
+    }
+
+    fn rank(&mut self, id: PolicyId, key: &str, requests: u64, denied: u64, repeats: u64) {
+        let counted = requests.saturating_add(repeats).min(self.left);
+        if counted > 0 {
+            self.left -= counted;
+            let denied = denied.saturating_add(repeats).min(counted);
+            self.seen.top.add(id, key, counted, denied, self.now_us);
+        }
+    }
+
+    /// The policy of that name; the first time that this request asks for it, it is told how long that took.
+    fn policy(&mut self, policy: &'a str) -> PolicyId {
+        let known = self.at_hand.iter().flatten().find(|(name, _)| *name == policy);
+        if let Some((_, id)) = known {
+            return *id;
+        }
+        let id = self.seen.policies.id(self.domain, policy);
+        self.at_hand[self.next] = Some((policy, id));
+        self.next = (self.next + 1) % AT_HAND;
+        let (request, seen) = (self.seen.requests, self.seen.policies.get_mut(id));
+        if let Some(took_us) = self.took_us
+            && seen.timed != request
+        {
+            seen.timed = request;
+            seen.latency.record(took_us, self.now_us);
+        }
+        id
+    }
+}
+
+fn is_blocked(bucket: &contract::BucketVerdict) -> bool {
+    bucket.overridden == Some(Overridden::Blocked) && bucket.outcome != contract::Outcome::Allowed
+}
+
+#[cfg(test)]
+mod tests;

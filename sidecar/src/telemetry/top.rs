@@ -1,0 +1,267 @@
+//! Whose requests are most, and whose denials: a sketch for each slice of time, which remembers few keys of any number.
+//!
+//! [HeavyKeeper](https://www.usenix.org/conference/atc18/presentation/gong) counts a key that comes often almost exactly, and
+//! forgets those that come seldom: it tells too little of a key, never too much.
+
+use std::{collections::HashSet, fmt};
+
+use heavykeeper::BucketedTopK;
+
+use super::{
+    policies::PolicyId,
+    recent::{Recent, Renew},
+};
+
+/// The most keys that are remembered of a slice, and so the most that may be asked for.
+pub const MAX_KEYS: usize = 100;
+
+/// The longest window.
+pub const MAX_WINDOW_US: u64 = 60_000_000;
+
+/// The cells of a sketch: `WIDTH` times `DEPTH`, of 16 bytes each. A key's count is disturbed by the few that share its row.
+const WIDTH: usize = 512;
+const DEPTH: usize = 4;
+
+/// How soon a key that comes seldom gives its cell to another.
+const DECAY: f64 = 0.9;
+
+type Slices = Recent<Sketch, 2_500_000, 24>;
+
+/// The keys of all policies, over the last minute.
+#[derive(Debug, Default)]
+pub(super) struct Top {
+    requests: Slices,
+    denied: Slices,
+    /// Where the name of a key is put together.
+    name: Vec<u8>,
+}
+
+/// By what keys are ranked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    Requests,
+    Denied,
+}
+
+/// A key, and how often it was seen in the window.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Hot {
+    pub(super) policy: PolicyId,
+    pub(super) key: String,
+    pub(super) requests: u64,
+    pub(super) denied: u64,
+}
+
+impl Top {
+    /// That many requests were seen of a key, and so many of them were denied.
+    pub(super) fn add(&mut self, policy: PolicyId, key: &str, requests: u64, denied: u64, now_us: u64) {
+        self.name.clear();
+        self.name.extend_from_slice(&policy.to_bytes());
+        self.name.extend_from_slice(key.as_bytes());
+        if requests > 0 {
+            self.requests.at(now_us).add(&self.name, requests);
+        }
+        if denied > 0 {
+            self.denied.at(now_us).add(&self.name, denied);
+        }
+    }
+
+    /// Those that were seen most in the window, of the policies that are wanted; at most `limit`, the most first.
+    pub(super) fn hottest(
+        &self,
+        by: By,
+        window_us: u64,
+        limit: usize,
+        now_us: u64,
+        wanted: impl Fn(PolicyId) -> bool,
+    ) -> Vec<Hot> {
+        let ranked = match by {
+            By::Requests => &self.requests,
+            By::Denied => &self.denied,
+        };
+        let mut names = HashSet::new();
+        for slice in ranked.within(now_us, window_us) {
+            names.extend(slice.names().filter(|name| split(name).is_some_and(|(policy, _)| wanted(policy))));
+        }
+        let mut counted: Vec<(u64, Vec<u8>)> =
+            names.into_iter().map(|name| (count(ranked, &name, window_us, now_us), name)).collect();
+        // By name where they are equal, so that a list does not change by itself.
+        counted
+            .sort_unstable_by(|(more, first), (less, second)| less.cmp(more).then_with(|| first.cmp(second)));
+        counted.truncate(limit);
+        let hot = counted.into_iter().filter_map(|(counted, name)| {
+            let (policy, key) = split(&name)?;
+            let (requests, denied) = match by {
+                By::Requests => (counted, count(&self.denied, &name, window_us, now_us)),
+                By::Denied => (count(&self.requests, &name, window_us, now_us), counted),
+            };
+            // Each is told by a sketch of its own, of which either may have missed some.
+            let requests = requests.max(denied);
+            Some(Hot { policy, key: String::from_utf8_lossy(key).into_owned(), requests, denied })
+        });
+        hot.collect()
+    }
+
+    /// How much of a window is told of.
+    pub(super) fn covers_us(now_us: u64, window_us: u64) -> u64 {
+        Slices::covers_us(now_us, window_us)
+    }
+}
+
+fn count(slices: &Slices, name: &[u8], window_us: u64, now_us: u64) -> u64 {
+    slices.within(now_us, window_us).map(|slice| slice.count(name)).fold(0, u64::saturating_add)
+}
+
+/// The policy and the key of a name.
+fn split(name: &[u8]) -> Option<(PolicyId, &[u8])> {
+    let (policy, key) = name.split_first_chunk()?;
+    Some((PolicyId::from_bytes(*policy), key))
+}
+
+/// What was seen in one slice; nothing at first. Each has a seed of its own, so that nobody can choose keys that meet.
+#[derive(Default)]
+struct Sketch(Option<Box<BucketedTopK<Vec<u8>>>>);
+
+impl Sketch {
+    fn add(&mut self, name: &[u8], count: u64) {
+        if self.0.is_none() {
+            let made = BucketedTopK::builder().k(MAX_KEYS).width(WIDTH).depth(DEPTH).decay(DECAY).build();
+            self.0 = made.ok().map(Box::new);
+        }
+        if let Some(sketch) = &mut self.0 {
+            sketch.add(name, count);
+        }
+    }
+
+    fn count(&self, name: &[u8]) -> u64 {
+        self.0.as_ref().map_or(0, |sketch| sketch.count(name))
+    }
+
+    fn names(&self) -> impl Iterator<Item = Vec<u8>> {
+        self.0.iter().flat_map(|sketch| sketch.list()).map(|node| node.item)
+    }
+}
+
+impl Renew for Sketch {
+    fn renew(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl fmt::Debug for Sketch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sketch").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::telemetry::policies::Policies;
+
+    const SLICE_US: u64 = 2_500_000;
+
+    fn keys(hot: &[Hot]) -> Vec<(&str, u64, u64)> {
+        hot.iter().map(|hot| (&*hot.key, hot.requests, hot.denied)).collect()
+    }
+
+    fn hottest(top: &Top, by: By, window_us: u64, now_us: u64) -> Vec<Hot> {
+        top.hottest(by, window_us, MAX_KEYS, now_us, |_| true)
+    }
+
+    /// Numbers that look random and are the same each time.
+    fn scattered(n: u64) -> u64 {
+        let mixed = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        (mixed ^ (mixed >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 20
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 8, ..ProptestConfig::default() })]
+
+        /// Whoever makes more than a hundredth of all requests is found among a hundred thousand, and counted within a tenth.
+        #[test]
+        fn the_noisy_are_found_among_very_many(
+            seed in any::<u64>(),
+            noisy in proptest::collection::vec(10_u64..60, 1..10),
+        ) {
+            let id = Policies::default().id("shop", "per-client");
+            let mut top = Top::default();
+            let requests: u64 = 400_000;
+            let mut made = vec![0_u64; noisy.len()];
+            for n in 0..requests {
+                // In thousandths of the traffic, each of the noisy has its share.
+                let mut draw = scattered(n ^ seed) % 1_000;
+                let of = noisy.iter().position(|share| {
+                    let is_its = draw < *share;
+                    draw = draw.saturating_sub(*share);
+                    is_its
+                });
+                // Spread over a minute, as in a window.
+                let now_us = n * 59_999_999 / requests;
+                match of {
+                    Some(place) => {
+                        made[place] += 1;
+                        top.add(id, &format!("noisy-{place}"), 1, n % 2, now_us);
+                    }
+                    None => top.add(id, &format!("quiet-{}", scattered(n + seed) % 100_000), 1, 0, now_us),
+                }
+            }
+            let found = hottest(&top, By::Requests, MAX_WINDOW_US, 59_999_999);
+            for (place, made) in made.into_iter().enumerate().filter(|(_, made)| *made > requests / 100) {
+                let hot = found.iter().find(|hot| hot.key == format!("noisy-{place}"));
+                let hot = hot.unwrap_or_else(|| panic!("noisy-{place} made {made} and is not among {found:?}"));
+                prop_assert!(hot.requests <= made && hot.requests >= made - made / 10, "{hot:?} of {made}");
+                prop_assert!(hot.denied <= made && 10 * hot.denied >= 3 * made, "{hot:?} of {made}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_window_slides() {
+        let id = Policies::default().id("shop", "per-client");
+        let mut top = Top::default();
+        top.add(id, "early", 3, 1, 0);
+        top.add(id, "late", 2, 2, 30_000_000);
+        let all = [("early", 3, 1), ("late", 2, 2)];
+        assert_eq!(keys(&hottest(&top, By::Requests, MAX_WINDOW_US, 30_000_000)), all);
+        assert_eq!(keys(&hottest(&top, By::Denied, MAX_WINDOW_US, 30_000_000)), [all[1], all[0]]);
+        assert_eq!(keys(&hottest(&top, By::Requests, 10_000_000, 30_000_000)), [all[1]]);
+        assert_eq!(keys(&hottest(&top, By::Requests, MAX_WINDOW_US, 59_999_999)), all);
+        assert_eq!(keys(&hottest(&top, By::Requests, MAX_WINDOW_US, 60_000_000)), [all[1]]);
+        assert_eq!(hottest(&top, By::Requests, MAX_WINDOW_US, 90_000_000), []);
+    }
+
+    #[test]
+    fn keys_of_different_policies_are_different_and_policies_can_be_asked_for() {
+        let mut policies = Policies::default();
+        let [one, other] = ["one", "other"].map(|policy| policies.id("shop", policy));
+        let mut top = Top::default();
+        top.add(one, "", 2, 0, 0);
+        top.add(other, "", 5, 0, 0);
+        top.add(other, "\u{0}<b>\n", 1, 0, 0);
+        let of = |policy| top.hottest(By::Requests, MAX_WINDOW_US, MAX_KEYS, 0, |id| id == policy);
+        assert_eq!(keys(&of(one)), [("", 2, 0)]);
+        assert_eq!(keys(&of(other)), [("", 5, 0), ("\u{0}<b>\n", 1, 0)]);
+        let first = top.hottest(By::Requests, MAX_WINDOW_US, 1, 0, |_| true);
+        assert_eq!(keys(&first), [("", 5, 0)]);
+    }
+
+    #[test]
+    fn memory_is_bounded_whatever_keys_are_sent() {
+        let id = Policies::default().id("shop", "per-client");
+        let mut top = Top::default();
+        let slices = MAX_WINDOW_US / SLICE_US;
+        for n in 0..slices * 2_000 {
+            let key = format!("{n:0>1024}");
+            top.add(id, &key, 1 + n % 7, 1 + n % 7, n / 2_000 * SLICE_US);
+        }
+        let now_us = slices * SLICE_US - 1;
+        let sketches = [&top.requests, &top.denied].map(|slices| slices.within(now_us, MAX_WINDOW_US));
+        let held = sketches.into_iter().flatten().filter_map(|sketch| sketch.0.as_ref());
+        let bytes: usize = held.map(|sketch| sketch.mem_bytes(Vec::capacity)).sum();
+        assert!((4 << 20..16 << 20).contains(&bytes), "{bytes} bytes");
+        println!("{bytes} bytes with the longest keys");
+    }
+}

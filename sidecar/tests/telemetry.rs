@@ -1,0 +1,189 @@
+//! What operators are told of what a sidecar decided, counted against what it answered.
+
+mod support;
+
+use std::{collections::HashMap, net::TcpStream};
+
+use serde_json::{Value, json};
+use support::{
+    Random,
+    running::{Running, exchange, get},
+};
+
+/// What is answered to a `GET` of an operator: the status line and the body.
+fn asked(sluice: &Running, path: &str) -> (String, Value) {
+    let answer = get(&sluice.admin, path);
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
+    (head.lines().next().unwrap_or_default().to_owned(), serde_json::from_str(body).expect("JSON"))
+}
+
+/// Sends takes, and gives back the verdicts.
+fn decide(stream: &mut TcpStream, domain: &str, takes: &[Value]) -> Vec<Value> {
+    let body = json!({ "domain": domain, "takes": takes }).to_string();
+    let request =
+        format!("POST /v1/take HTTP/1.1\r\nhost: sluice\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let answer = exchange(stream, request.as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let (_, body) = answer.split_once("\r\n\r\n").expect("an answer");
+    let answer: Value = serde_json::from_str(body).expect("JSON");
+    answer["verdicts"].as_array().expect("verdicts").clone()
+}
+
+fn bucket(policy: &str, key: &str, cost: u64) -> Value {
+    json!({ "policy": policy, "key": key, "tokens": 1, "period_us": 3_600_000_000_u64, "burst": 5, "cost": cost })
+}
+
+/// Takes at random, and what their answers amount to.
+#[test]
+fn what_is_counted_is_what_was_answered() {
+    let sluice = Running::start();
+    let mut stream = TcpStream::connect(&sluice.address).expect("connected");
+    let mut random = Random::from_environment();
+    let mut totals: HashMap<&str, u64> = HashMap::new();
+    let mut policies: HashMap<(String, &str), u64> = HashMap::new();
+    let mut takes_sent = 0;
+    for _ in 0..60 {
+        let takes: Vec<Value> = (0..1 + random.below(20))
+            .map(|place| {
+                let mut names = ["p0", "p1", "p2", "p3", "p4", "p5"].map(str::to_owned).to_vec();
+                let buckets: Vec<Value> = (0..1 + random.below(3))
+                    .map(|_| {
+                        let policy = names.swap_remove(random.below(names.len() as u64) as usize);
+                        bucket(
+                            &policy,
+                            &format!("k{}", random.below(4)),
+                            [1, 1, 2, 9][random.below(4) as usize],
+                        )
+                    })
+                    .collect();
+                let kind = if random.percent(15) { "refund" } else { "take" };
+                json!({ "buckets": buckets, "kind": kind, "follows": place > 0 && random.percent(30) })
+            })
+            .collect();
+        let verdicts = decide(&mut stream, "shop", &takes);
+        assert_eq!(verdicts.len(), takes.len());
+        takes_sent += takes.len() as u64;
+        for (take, verdict) in takes.iter().zip(&verdicts) {
+            if take["kind"] == "refund" {
+                continue;
+            }
+            let follows = take["follows"] == true;
+            let buckets = take["buckets"].as_array().expect("buckets").iter();
+            let names = buckets.map(|bucket| bucket["policy"].as_str().expect("a name").to_owned());
+            if let Some(stood) = verdict["denied"].as_array() {
+                let outcome = if follows { "shadow_denied" } else { "denied" };
+                *totals.entry(outcome).or_default() += 1;
+                for (name, _) in names.zip(stood).filter(|(_, stood)| stood["outcome"] != "allowed") {
+                    *policies.entry((name, outcome)).or_default() += 1;
+                }
+            } else if !follows {
+                assert!(verdict["allowed"].is_array(), "{verdict}");
+                *totals.entry("allowed").or_default() += 1;
+                names.for_each(|name| *policies.entry((name, "allowed")).or_default() += 1);
+            }
+        }
+    }
+    let (_, stats) = asked(&sluice, "/v1/stats");
+    let outcomes = ["allowed", "denied", "failed", "shadow_denied", "blocked", "repeats", "leased_tokens"];
+    for outcome in outcomes {
+        let expected = totals.get(outcome).copied().unwrap_or_default();
+        assert_eq!(stats["totals"][outcome], expected, "{outcome} of {stats}");
+        for policy in stats["policies"].as_array().expect("policies") {
+            let name = policy["policy"].as_str().expect("a name").to_owned();
+            let expected = policies.get(&(name.clone(), outcome)).copied().unwrap_or_default();
+            assert_eq!(policy["totals"][outcome], expected, "{outcome} of {name} of {stats}");
+            assert_eq!(policy["domain"], "shop");
+            let limit = json!({ "tokens": 1, "period_us": 3_600_000_000_u64, "burst": 5 });
+            assert_eq!(policy["limits"], json!([limit]));
+        }
+    }
+    assert!(totals["allowed"] > 0 && totals["denied"] > 0 && totals["shadow_denied"] > 0, "{totals:?}");
+    assert_eq!(stats["policies"].as_array().map(Vec::len), Some(6));
+    assert_eq!(stats["batches"]["requests"], 60);
+    assert_eq!(stats["batches"]["takes"], takes_sent);
+    assert_eq!(stats["latency_us"]["take"]["count"], 60);
+    assert_eq!(stats["sidecars"], 1);
+}
+
+#[test]
+fn the_hottest_and_the_most_denied_are_told_whatever_they_are_called() {
+    let sluice = Running::start();
+    let mut stream = TcpStream::connect(&sluice.address).expect("connected");
+    let hostile = "<img src=x onerror=alert(1)>\u{202e}\n\"\u{0}";
+    let longest = "k".repeat(1024);
+    let sent =
+        [("per-client", hostile, 9), ("per-client", &longest, 7), ("all", "", 4), ("per-client", "quiet", 1)];
+    for (policy, key, count) in sent {
+        decide(&mut stream, "shop", &vec![json!({ "buckets": [bucket(policy, key, 1)] }); count]);
+    }
+    let key = |policy: &str, key: &str, requests: u64| {
+        let denied = requests.saturating_sub(5);
+        json!({ "domain": "shop", "policy": policy, "key": key, "requests": requests, "denied": denied })
+    };
+    let all = [
+        key("per-client", hostile, 9),
+        key("per-client", &longest, 7),
+        key("all", "", 4),
+        key("per-client", "quiet", 1),
+    ];
+    let keys = |query: &str| asked(&sluice, &format!("/v1/top{query}")).1["keys"].clone();
+    assert_eq!(keys(""), json!(all));
+    assert_eq!(keys("?by=requests&window_s=10&limit=2"), json!(all[..2]));
+    assert_eq!(keys("?by=denied"), json!(all[..2]));
+    assert_eq!(keys("?policy=all&domain=shop"), json!(all[2..3]));
+    assert_eq!(keys("?domain=elsewhere"), json!([]));
+    let (_, top) = asked(&sluice, "/v1/top?by=denied&window_s=10");
+    assert_eq!((&top["by"], &top["window_s"], &top["sidecars"]), (&json!("denied"), &json!(10), &json!(1)));
+    assert!(top["covers_us"].as_u64().is_some_and(|covers_us| covers_us <= 10_000_000), "{top}");
+}
+
+#[test]
+fn a_question_that_is_none_is_refused_with_its_mend() {
+    let sluice = Running::start();
+    for (query, word) in [
+        ("by=noise", "requests"),
+        ("limit=0", "1 to 100"),
+        ("limit=101", "1 to 100"),
+        ("limit=many", "limit"),
+        ("window_s=9", "10 to 60"),
+        ("window_s=61", "10 to 60"),
+        ("windows=10", "window_s"),
+    ] {
+        let (status, refusal) = asked(&sluice, &format!("/v1/top?{query}"));
+        assert!(status.contains("400"), "{query}: {status}");
+        assert_eq!(refusal["code"], "invalid_query", "{query}");
+        let reason = refusal["reason"].as_str().expect("a reason");
+        assert!(reason.contains(word), "{query}: {reason}");
+    }
+}
+
+#[test]
+fn policies_are_bounded_however_many_are_asked_for() {
+    let sluice = Running::start();
+    let mut stream = TcpStream::connect(&sluice.address).expect("connected");
+    for first in [0, 500, 1_000, 1_500] {
+        let take = |n| json!({ "buckets": [bucket(&format!("policy-{n}"), "a", 1)] });
+        decide(&mut stream, "shop", &(first..first + 500).map(take).collect::<Vec<_>>());
+    }
+    let (_, stats) = asked(&sluice, "/v1/stats");
+    let policies = stats["policies"].as_array().expect("policies");
+    assert_eq!(policies.len(), 1_001);
+    let other = policies.iter().find(|policy| policy["domain"] == "").expect("one for all others");
+    assert_eq!((&other["policy"], &other["totals"]["allowed"]), (&json!("other"), &json!(1_000)));
+    assert_eq!(stats["totals"]["allowed"], 2_000);
+}
+
+/// They are of whoever has the token alone, like all that is told.
+#[test]
+fn nobody_is_told_without_the_token() {
+    let token = "a-token-of-some-length-0123456789";
+    let sluice = Running::start_in(&["--shutdown-delay", "0s"], &[("SLUICE_ADMIN_TOKEN", token)]);
+    for path in ["/v1/stats", "/v1/top"] {
+        let (status, refusal) = asked(&sluice, path);
+        assert!(status.contains("401") && refusal["code"] == "no_token", "{path}: {status}");
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nhost: sluice\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n"
+        );
+        assert!(support::running::ask(&sluice.admin, &request).starts_with("HTTP/1.1 200"), "{path}");
+    }
+}
