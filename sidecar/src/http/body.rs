@@ -63,6 +63,11 @@ async fn collect(mut body: Body, max_bytes: usize, room: &Arc<Room>) -> Result<(
     Ok((if whole.is_empty() { first } else { whole.into() }, place))
 }
 
+/// What is told of each piece of a body that was handed on.
+pub(super) trait Notes {
+    fn piece(&mut self);
+}
+
 /// A body with something that is dropped once the last of it was written, or given up: it goes along with the bytes.
 ///
 /// A body is done as soon as it was handed on, and the bytes may wait long after: in the buffers of HTTP/2 for as long as its
@@ -93,7 +98,7 @@ impl<B, T> Kept<B, T> {
 impl<B, T> HttpBody for Kept<B, T>
 where
     B: HttpBody<Data = Bytes> + Unpin,
-    T: Unpin + Send + 'static,
+    T: Notes + Unpin + Send + 'static,
 {
     type Data = Bytes;
     type Error = B::Error;
@@ -104,6 +109,9 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         let last = self.body.is_end_stream();
+        if let Some(kept) = &mut self.kept {
+            kept.piece();
+        }
         let take_along = |bytes| match self.kept.take_if(|_| last) {
             Some(kept) => Bytes::from_owner(Along { bytes, _kept: kept }),
             None => bytes,

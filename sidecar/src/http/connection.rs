@@ -28,7 +28,7 @@ use tokio::{
 use tracing::debug;
 
 use super::{
-    body::Kept,
+    body::{Kept, Notes},
     listen::Connection,
     progress::{Due, HEADER_TIMEOUT, IDLE_TIMEOUT, Progress},
     room::{Place, Room},
@@ -189,17 +189,34 @@ impl Shared {
     }
 }
 
+/// Marks an answer that goes on for as long as it is read, among the extensions of a response.
+#[derive(Clone, Copy)]
+pub(super) struct Endless;
+
 /// A request under way: until the last of its answer was written.
 struct UnderWay {
     shared: Shared,
+    /// Of an answer without an end, when the last piece of it was taken.
     begun_at_ms: u64,
+    endless: bool,
 }
 
 impl UnderWay {
     fn begin(shared: &Shared, http2: bool) -> Self {
         let begun_at_ms = shared.ms_at(Instant::now());
         shared.lock().request_begins(http2, begun_at_ms);
-        Self { shared: shared.clone(), begun_at_ms }
+        Self { shared: shared.clone(), begun_at_ms, endless: false }
+    }
+}
+
+impl Notes for (UnderWay, Place) {
+    fn piece(&mut self) {
+        let UnderWay { shared, begun_at_ms, endless } = &mut self.0;
+        if *endless {
+            let now_ms = shared.ms_at(Instant::now());
+            shared.lock().request_goes_on(*begun_at_ms, now_ms);
+            *begun_at_ms = now_ms;
+        }
     }
 }
 
@@ -224,7 +241,7 @@ impl hyper::service::Service<Request<Incoming>> for Answering {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let http2 = request.version() == Version::HTTP_2;
-        let under_way = UnderWay::begin(&self.progress, http2);
+        let mut under_way = UnderWay::begin(&self.progress, http2);
         let (answering, bodies, stage) = (self.inner.call(request), self.bodies.clone(), self.stage.clone());
         Box::pin(async move {
             let mut response = answering.await?;
@@ -233,6 +250,7 @@ impl hyper::service::Service<Request<Incoming>> for Answering {
             if !http2 && *stage.borrow() != Stage::Serving {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
+            under_way.endless = response.extensions().get::<Endless>().is_some();
             let bytes = usize::try_from(response.body().size_hint().lower()).unwrap_or(usize::MAX);
             let place = bodies.insist(bytes);
             Ok(response.map(|body| Kept::new(body, (under_way, place))))

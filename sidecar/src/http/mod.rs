@@ -37,7 +37,7 @@ pub use listen::{ListenError, Listener, Purpose};
 use refusal::RequestError;
 use room::Room;
 
-use crate::{batch::Batch, logging::LogLevels, overrides::Overrides, store::Store, telemetry::Telemetry};
+use crate::{batch::Batch, overrides::Overrides, store::Store, telemetry::Telemetry};
 
 /// The length of most verdicts of one bucket in JSON.
 const VERDICT_BYTES: usize = 112;
@@ -64,11 +64,11 @@ pub struct Service {
     store: Store,
     overrides: Overrides,
     telemetry: Telemetry,
-    logging: Arc<LogLevels>,
     max_body_bytes: usize,
     bodies: Arc<Room>,
     connections: Arc<Room>,
     stopping: AtomicBool,
+    streams: admin::Streams,
     started: Instant,
     answered: Count,
     refused: Count,
@@ -78,25 +78,19 @@ pub struct Service {
 type Count = AtomicU64;
 
 impl Service {
-    /// A service that decides takes in `store`, and writes no log.
+    /// A service that decides takes in `store`.
     #[must_use]
     pub fn new(store: Store, limits: Limits) -> Arc<Self> {
-        Self::logging(store, limits, LogLevels::unwritten())
-    }
-
-    /// The same, whose log is written.
-    #[must_use]
-    pub fn logging(store: Store, limits: Limits, logging: Arc<LogLevels>) -> Arc<Self> {
         let Limits { max_body_bytes, max_connections } = limits;
         Arc::new(Self {
             overrides: Overrides::of(&store),
             store,
             telemetry: Telemetry::default(),
-            logging,
             max_body_bytes,
             bodies: Room::new(body::BODIES_BYTES.max(max_body_bytes)),
             connections: Room::new(max_connections),
             stopping: AtomicBool::new(false),
+            streams: admin::Streams::default(),
             started: Instant::now(),
             answered: Count::new(0),
             refused: Count::new(0),
@@ -112,6 +106,11 @@ impl Service {
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Ends the answers that would go on by themselves.
+    fn end_streams(&self) {
+        self.streams.end();
     }
 
     /// The connections of Envoys.

@@ -89,6 +89,15 @@ impl Progress {
         (self.begun_at_ms, self.changed_at_ms) = (None, now_ms);
     }
 
+    /// A piece of an answer without an end was taken, of a request that began then: its time begins anew, so that what
+    /// bounds it is how long nothing of it is taken.
+    pub(super) fn request_goes_on(&mut self, begun_at_ms: u64, now_ms: u64) {
+        if let Some(at_ms) = self.requests.iter_mut().find(|at_ms| **at_ms == begun_at_ms) {
+            *at_ms = now_ms;
+        }
+        self.changed_at_ms = now_ms;
+    }
+
     /// The answer of a request that began then was written wholly, or the request was given up.
     pub(super) fn request_ends(&mut self, begun_at_ms: u64, now_ms: u64) {
         if let Some(place) = self.requests.iter().position(|&at_ms| at_ms == begun_at_ms) {
@@ -169,6 +178,29 @@ mod tests {
         let mut answered = Progress::new(IDLE_TIMEOUT);
         answered.request_begins(true, 0);
         assert_eq!(answered.due(75_000), Due::End, "an answer that HTTP/2's windows hold back");
+    }
+
+    #[test]
+    fn an_answer_without_an_end_goes_on_for_as_long_as_it_is_read() {
+        let mut watching = Progress::new(ADMIN_IDLE_TIMEOUT);
+        watching.request_begins(true, 0);
+        watching.request_begins(true, 500);
+        for now_ms in (1_000..600_000).step_by(1_000) {
+            watching.request_goes_on(now_ms - 1_000, now_ms);
+            if now_ms < 75_000 {
+                assert_eq!(watching.due(now_ms), Due::At(75_500), "others have their own time");
+            }
+        }
+        assert_eq!(watching.due(600_000), Due::End, "that other one never ended");
+        watching.request_ends(500, 600_000);
+        assert_eq!(watching.due(600_000), Due::At(674_000));
+        assert_eq!(watching.due(674_000), Due::End, "nothing of it was taken since");
+        watching.wrote(false, 601_000);
+        assert_eq!(
+            watching.due(611_000),
+            Due::Drop,
+            "a connection that nobody reads has no more time than any"
+        );
     }
 
     #[test]

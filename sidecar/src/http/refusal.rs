@@ -9,7 +9,7 @@ use axum::{
 use contract::Refusal;
 
 use super::json_response;
-use crate::{batch::InvalidBatch, logging::InvalidFilter, overrides::ChangeError, store::Overloaded};
+use crate::{batch::InvalidBatch, overrides::ChangeError, store::Overloaded};
 
 /// Why a request is refused. Nothing of it was taken.
 #[derive(Debug, thiserror::Error)]
@@ -33,12 +33,6 @@ pub(super) enum RequestError {
     NotJson(serde_json::Error),
     #[error("the body is not a take request: {0}")]
     NotTakes(serde_json::Error),
-    #[error("filter: {0}. {mend}", mend = InvalidFilter::MEND)]
-    InvalidFilter(#[from] InvalidFilter),
-    #[error(
-        "for: {0:?} is not a time above zero, and of 7 days at most. Write a number and a unit, such as 10m, or leave it out"
-    )]
-    InvalidWhile(String),
     #[error(transparent)]
     Invalid(#[from] InvalidBatch),
     #[error(transparent)]
@@ -63,6 +57,8 @@ pub(super) enum RequestError {
     NotJsonContent,
     #[error("the query: {0}")]
     InvalidQuery(String),
+    #[error("{max} streams of events are open already, and no more may be; close a page that watches")]
+    TooManyStreams { max: usize },
     #[error(transparent)]
     Bucket(#[from] BucketError),
 }
@@ -143,8 +139,6 @@ impl RequestError {
             Self::BodyLost => (StatusCode::BAD_REQUEST, "body_lost"),
             Self::NotJson(_) => (StatusCode::BAD_REQUEST, "not_json"),
             Self::NotTakes(_) => (StatusCode::BAD_REQUEST, "not_takes"),
-            Self::InvalidFilter(_) => (StatusCode::BAD_REQUEST, "invalid_filter"),
-            Self::InvalidWhile(_) => (StatusCode::BAD_REQUEST, "invalid_duration"),
             Self::Invalid(invalid) => (StatusCode::BAD_REQUEST, invalid.code()),
             Self::Overloaded(_) => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
             Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
@@ -157,16 +151,22 @@ impl RequestError {
             Self::InvalidQuery(_) => (StatusCode::BAD_REQUEST, "invalid_query"),
             Self::ForeignHost => (StatusCode::FORBIDDEN, "foreign_host"),
             Self::ForeignOrigin => (StatusCode::FORBIDDEN, "foreign_origin"),
+            Self::TooManyStreams { .. } => (StatusCode::SERVICE_UNAVAILABLE, "too_many_streams"),
             Self::NotJsonContent => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json_content"),
             Self::Bucket(error) => error.status_and_code(),
         }
     }
 }
 
+impl RequestError {
+    /// As it is told in JSON.
+    pub(super) fn refusal(&self) -> Refusal<'static> {
+        Refusal { code: Cow::Borrowed(self.status_and_code().1), reason: Cow::Owned(self.to_string()) }
+    }
+}
+
 impl IntoResponse for RequestError {
     fn into_response(self) -> Response {
-        let (status, code) = self.status_and_code();
-        let refusal = Refusal { code: Cow::Borrowed(code), reason: Cow::Owned(self.to_string()) };
-        json_response(status, &refusal, 0)
+        json_response(self.status_and_code().0, &self.refusal(), 0)
     }
 }

@@ -89,6 +89,7 @@ pub async fn serve(
     }
     accepting.shutdown().await;
     stage.send_replace(Stage::Ending);
+    service.end_streams();
     info!(grace = ?grace, "stopping: requests under way may finish");
     // Each connection holds a receiver.
     tokio::time::timeout(grace, stage.closed()).await.is_ok()

@@ -4,11 +4,12 @@
 //! it wants a token.
 
 mod buckets;
+mod events;
 mod guard;
-mod log;
 mod named;
 mod openapi;
 mod overrides;
+mod page;
 mod stats;
 mod status;
 mod top;
@@ -24,6 +25,7 @@ use axum::{
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+pub use events::Streams;
 pub use guard::Guard;
 
 use super::{Service, healthz, mark, readyz, refusal::RequestError};
@@ -35,6 +37,8 @@ pub fn router(service: Arc<Service>, guard: Guard) -> Router {
     guarded
         .route("/v1/openapi.json", get(async move || openapi::answer(&document)))
         .route_layer(axum::middleware::from_fn_with_state(guard.clone(), guard::admit))
+        // What it shows is asked for by itself, and guarded.
+        .merge(page::routes())
         // These are for whoever looks after the process, who has no token: they say whether, and to nobody else why.
         .route("/healthz", get(healthz))
         .route(
@@ -57,12 +61,12 @@ pub fn document() -> utoipa::openapi::OpenApi {
 fn documented() -> OpenApiRouter<Arc<Service>> {
     OpenApiRouter::with_openapi(openapi::Document::openapi())
         .routes(routes!(status::status))
+        .routes(routes!(events::events))
         .routes(routes!(buckets::bucket))
         .routes(routes!(buckets::reset))
         .routes(routes!(buckets::refund))
         .routes(routes!(overrides::put, overrides::remove))
         .routes(routes!(overrides::list))
-        .routes(routes!(log::get, log::put))
         // The same of a bucket whose key is empty, which no segment of a path is.
         .route("/v1/buckets/{policy}/", get(buckets::bucket))
         .route("/v1/buckets/{policy}//reset", post(buckets::reset))

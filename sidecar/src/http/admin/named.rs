@@ -105,8 +105,23 @@ impl Named {
         path: AskedPath,
         query: AskedQuery,
     ) -> Result<Self, BucketError> {
-        let Path(InPath { policy, key }) = path.map_err(|_| BucketError::NotText)?;
+        let Path(path) = path.map_err(|_| BucketError::NotText)?;
         let Query(query) = query.map_err(|error| BucketError::InvalidQuery(error.body_text()))?;
+        Self::of(service, path, query)
+    }
+
+    /// The bucket that somebody watches.
+    pub(super) fn watched(
+        service: &Service,
+        policy: String,
+        key: String,
+        domain: Option<String>,
+    ) -> Result<Self, BucketError> {
+        Self::of(service, InPath { policy, key }, InQuery { domain, limit: None, burst: None })
+    }
+
+    fn of(service: &Service, path: InPath, query: InQuery) -> Result<Self, BucketError> {
+        let InPath { policy, key } = path;
         for (place, name) in [("policy", Some(&policy)), ("domain", query.domain.as_ref())] {
             if let Some(name) = name
                 && !is_name(name)
@@ -146,6 +161,21 @@ impl Named {
         kind: Kind,
         cost_tokens: u64,
     ) -> Result<Response, RequestError> {
+        let status = self.status_after(service, kind, cost_tokens).await?;
+        Ok(json_response(StatusCode::OK, &status, 512))
+    }
+
+    /// How the bucket stands, as what is told of it.
+    pub(super) async fn status(&self, service: &Service) -> Result<BucketStatus<'_>, RequestError> {
+        self.status_after(service, Kind::Take, 0).await
+    }
+
+    async fn status_after(
+        &self,
+        service: &Service,
+        kind: Kind,
+        cost_tokens: u64,
+    ) -> Result<BucketStatus<'_>, RequestError> {
         let found = service.overrides.find(&self.bucket_key);
         let limit = match &found {
             Some(Override { instead: Instead::Limit(limit, _), .. }) => *limit,
@@ -159,7 +189,7 @@ impl Named {
             Some(Verdict::Failed(FailureReason::StoreFull)) => Err(BucketError::StoreFull)?,
             _ => Err(BucketError::StoreUnavailable)?,
         };
-        let status = BucketStatus {
+        Ok(BucketStatus {
             domain: &self.domain,
             policy: &self.policy,
             key: &self.key,
@@ -168,8 +198,7 @@ impl Named {
             full_after_us: stands.full_after_us,
             now_us: answer.now_us,
             r#override: found.as_ref().map(OverrideStatus::from),
-        };
-        Ok(json_response(StatusCode::OK, &status, 512))
+        })
     }
 
     /// How the bucket stands.
