@@ -10,11 +10,14 @@ use crate::store::{
     redis::{Asking, RedisAddress, Timeouts, cluster::ClusterAddress},
 };
 
+mod admin;
 mod args;
 mod asked;
 mod edge;
 mod redis;
 
+pub(crate) use admin::reachable;
+pub use admin::{AdminArgs, AdminTarget, Place, Trust};
 pub use args::Args;
 pub use asked::Asked;
 pub use edge::ListenAddress;

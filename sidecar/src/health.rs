@@ -3,7 +3,7 @@
 
 use std::{
     io::{Error, Read, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    net::TcpStream,
     os::unix::net::UnixStream,
     time::Duration,
 };
@@ -11,7 +11,7 @@ use std::{
 use contract::MARKER_HEADER;
 
 use crate::{
-    config::{Asked, ListenAddress},
+    config::{Asked, ListenAddress, reachable},
     http::tls,
 };
 
@@ -71,16 +71,6 @@ pub fn ask(asked: &Asked) -> Result<(), HealthError> {
         }
     };
     verdict(&answer)
-}
-
-fn reachable(mut address: SocketAddr) -> SocketAddr {
-    if address.ip().is_unspecified() {
-        address.set_ip(match address {
-            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        });
-    }
-    address
 }
 
 fn exchange(mut stream: impl Read + Write) -> Result<String, Error> {

@@ -87,15 +87,24 @@ fn harmless(line: &str) -> String {
         _ if sign == '\t' || !steers(sign) => sign,
         1 => '?',
         2 => '·',
-        _ => '\u{fffd}',
+        3 => '\u{fffd}',
+        _ => '\u{1fbc4}',
     };
     line.chars().map(replaced).collect()
 }
 
-/// Whether a sign moves the cursor, changes colors, or turns the direction of what follows around.
+/// Whether a sign moves the cursor, changes colors, turns the direction of what follows around, or is there and cannot be seen.
 fn steers(sign: char) -> bool {
-    let turns = matches!(sign, '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    sign.is_control() || turns
+    let turns_or_hides = matches!(
+        sign,
+        '\u{61c}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{e0000}'..='\u{e007f}'
+    );
+    sign.is_control() || turns_or_hides
 }
 
 /// Text that is quoted from somewhere, with every sign escaped that could steer the terminal or break the line.

@@ -1,14 +1,18 @@
 //! The command line: what the program is to do, as it is written.
 
+mod ask;
 mod line;
 mod man;
 mod offline;
+mod online;
 mod print;
 mod run;
+mod top;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
 pub use offline::{CheckArgs, CompletionsArgs, ExplainArgs, ManArgs};
+pub use online::{Asking, BucketArgs, By, LogArgs, OverrideArgs, PolicyArgs, RefundArgs, TopArgs};
 pub use run::{complain, misused, run};
 
 use crate::config::Args;
@@ -31,6 +35,7 @@ pub struct CommandLine {
 
 /// What the program does.
 #[derive(Clone, Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one, and it is read once")]
 pub enum Command {
     /// Decide takes until told to stop: what sluice does without a command, with the same flags
     Serve(Box<Args>),
@@ -44,6 +49,22 @@ pub enum Command {
 pub enum Task {
     /// Ask the sidecar that runs with the same --listen whether it is ready; exits with 0 or 1
     Health,
+    /// Show the hottest and the most denied keys, and how the policies and the store do, as it happens
+    Top(TopArgs),
+    /// Tell how a bucket stands
+    Get(BucketArgs),
+    /// Fill a bucket
+    Reset(BucketArgs),
+    /// Return tokens to a bucket
+    Refund(RefundArgs),
+    /// Put another limit, or none, or a block in the place of a bucket's limit
+    Override(OverrideArgs),
+    /// List what operators have put in the place of limits
+    Overrides(Asking),
+    /// Tell what was decided, how fast, and how the store does
+    Stats(Asking),
+    /// Tell what a sidecar logs, or change it while it runs
+    Log(LogArgs),
     /// Tell what is wrong with the limits in envoy.yaml, and what is hardly meant
     ///
     /// Checks every Sluice filter in the files, wherever it stands, by the filter's own code and as Envoy reads YAML:
@@ -82,6 +103,8 @@ Examples:
   sluice --redis-url redis+cluster://n1,n2,n3     the same on a Redis Cluster
   sluice --listen unix:/run/sluice/sluice.sock    for an Envoy on the same host
   sluice health                                   is it ready? for containers, which have no curl
+  sluice top                                      who asks most, and who is denied most, as it happens
+  sluice override KEY -p per-client --limit 9/s   another limit for one client, without a deploy
   sluice check envoy.yaml                         what is wrong with the limits in it
   sluice explain envoy.yaml --request 'GET /'     which of them govern a request
   sluice man | man -l -                           all of it, to read
@@ -92,11 +115,11 @@ Paths:
   POST /v1/take   decide a batch of takes
   GET /healthz    200 while the process is alive
   GET /readyz     200 while the store decides in time and this sidecar stays, otherwise 503 and the reason
-  GET /v1/status  on --admin-listen only, as are all others: how this sidecar does, in JSON; `sluice
-                  openapi` tells them all
+  GET /v1/stats   on --admin-listen only: what was decided, in JSON; so are /v1/status, /v1/top, /v1/overrides,
+                  /v1/buckets/{policy}/{key} and what else docs/api.md and `sluice openapi` tell of
 
 Exit codes:
   0   stopped by SIGTERM or SIGINT, requests under way answered
   1   a listener could not be opened, or the process failed; from health: not ready; from check
-      and explain: something is wrong with a file
+      and explain: something is wrong with a file; from what asks a sidecar: it is not there, or refuses
   64  the command line or the environment is wrong";

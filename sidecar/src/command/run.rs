@@ -6,7 +6,11 @@ use std::{
     process::ExitCode,
 };
 
-use super::{CheckArgs, ExplainArgs, ManArgs, Task, man, print};
+use super::{
+    CheckArgs, ExplainArgs, ManArgs, Task,
+    ask::{self, Failed},
+    man, print, top,
+};
 use crate::{
     check,
     config::{Args, Asked, EXIT_USAGE, InvalidConfig},
@@ -23,6 +27,14 @@ pub fn run(task: &Task, args: &Args) -> ExitCode {
         Task::Openapi => printed(print::openapi()),
         Task::Completions(args) => printed(print::completions(args)),
         Task::Man(args) => run_man(args),
+        Task::Top(of) => asked(top::run(of, args)),
+        Task::Get(of) => asked(ask::get(of, args)),
+        Task::Reset(of) => asked(ask::reset(of, args)),
+        Task::Refund(of) => asked(ask::refund(of, args)),
+        Task::Override(of) => asked(ask::put_override(of, args)),
+        Task::Overrides(of) => asked(ask::overrides(of, args)),
+        Task::Stats(of) => asked(ask::stats(of, args)),
+        Task::Log(of) => asked(ask::log(of, args)),
         Task::Health => {
             Asked::try_from(args).map_or_else(|error| misused(&error), |asked| done(health::ask(&asked)))
         }
@@ -68,6 +80,18 @@ fn done<E: fmt::Display>(outcome: Result<(), E>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn asked(outcome: Result<(), Failed>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failed::Misused(error)) => misused(&error),
+        Err(Failed::Print(error)) => cannot_print(&error),
+        Err(Failed::Ask(error)) => {
             complain(&error);
             ExitCode::FAILURE
         }

@@ -59,25 +59,31 @@ pub(super) fn admin(
 ) -> Result<Option<(ListenAddress, Guard)>, InvalidConfig> {
     let Some(address) = address else { return Ok(None) };
     let short = |token: &Secret| token.expose().chars().count() < MIN_TOKEN_CHARS;
-    let is_header = |token: &Secret| token.expose().bytes().all(|byte| byte.is_ascii_graphic());
-    let wrong = |found: &str, mend| {
-        let (flag, variable) = ("--admin-token-file", "SLUICE_ADMIN_TOKEN");
-        Err(InvalidConfig { flag, variable, found: found.to_owned(), mend })
-    };
     match token {
         Some(token) if short(&token) => {
-            wrong("the token is shorter than 16 characters", "Make one by `openssl rand -hex 16`")
+            Err(wrong_token("the token is shorter than 16 characters", "Make one by `openssl rand -hex 16`"))
         }
-        Some(token) if !is_header(&token) => {
-            wrong("the token is more than one line of printable ASCII", "Make one by `openssl rand -hex 16`")
-        }
-        Some(token) => Ok(Some((address, Guard::Token(token)))),
+        Some(token) => is_token(&token).map(|()| Some((address, Guard::Token(token)))),
         None if address.is_local() => Ok(Some((address, Guard::Local))),
-        None => wrong(
+        None => Err(wrong_token(
             &format!("there is none, and others than this machine reach --admin-listen {address}"),
             "Give a token, or listen on 127.0.0.1 or a Unix socket, or not at all by --admin-listen off",
-        ),
+        )),
     }
+}
+
+/// Whether it can be sent in a header.
+pub(super) fn is_token(token: &Secret) -> Result<(), InvalidConfig> {
+    let mend = "Make one by `openssl rand -hex 16`";
+    let is_header = token.expose().bytes().all(|byte| byte.is_ascii_graphic());
+    is_header
+        .then_some(())
+        .ok_or_else(|| wrong_token("the token is more than one line of printable ASCII", mend))
+}
+
+fn wrong_token(found: &str, mend: &'static str) -> InvalidConfig {
+    let (flag, variable) = ("--admin-token-file", "SLUICE_ADMIN_TOKEN");
+    InvalidConfig { flag, variable, found: found.to_owned(), mend }
 }
 
 /// What --admin-token-file holds.

@@ -104,30 +104,48 @@ pub fn start(files: TlsFiles) -> Result<(Acceptor, Acceptor), TlsError> {
 /// # Errors
 /// rustls's own.
 pub fn client_of_anybody() -> Result<ClientConnection, rustls::Error> {
-    let provider = Arc::new(ring::default_provider());
-    let verifier = Arc::new(Anybody { algorithms: provider.signature_verification_algorithms });
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
     let name = ServerName::from(std::net::IpAddr::from([127, 0, 0, 1]));
-    ClientConnection::new(Arc::new(builder.with_no_client_auth()), name)
+    ClientConnection::new(Arc::new(client(None)?), name)
 }
 
-/// Takes everybody for right who has the key of what they show.
+/// A client that talks to nobody but whom this certificate is of, whatever names it has.
+///
+/// # Errors
+/// rustls's own.
+pub fn client_of(certificate: CertificateDer<'static>) -> Result<ClientConfig, rustls::Error> {
+    client(Some(certificate))
+}
+
+fn client(only: Option<CertificateDer<'static>>) -> Result<ClientConfig, rustls::Error> {
+    let provider = Arc::new(ring::default_provider());
+    let verifier = Arc::new(Holder { only, algorithms: provider.signature_verification_algorithms });
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+    Ok(builder.with_no_client_auth())
+}
+
+/// Takes everybody for right who has the key of what they show, or only who shows one certificate.
 #[derive(Debug)]
-struct Anybody {
+struct Holder {
+    only: Option<CertificateDer<'static>>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for Holder {
     fn verify_server_cert(
         &self,
-        _: &CertificateDer<'_>,
+        shown: &CertificateDer<'_>,
         _: &[CertificateDer<'_>],
         _: &ServerName<'_>,
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
+        match &self.only {
+            Some(only) if only != shown => {
+                Err(rustls::CertificateError::ApplicationVerificationFailure.into())
+            }
+            _ => Ok(ServerCertVerified::assertion()),
+        }
     }
 
     fn verify_tls12_signature(
