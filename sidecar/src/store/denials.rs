@@ -4,7 +4,10 @@
 //! others stood, since an answer tells of each. It must be a plain take that follows none and that none follows: its
 //! denial changes nothing, so the others of its batch are decided as if it had been asked.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
 use std::time::Duration;
 
 use bucket::{Kind, Limit};
@@ -37,12 +40,18 @@ pub(super) struct Remembered {
     started: Instant,
     /// Nothing where it is switched off.
     known: Option<Mutex<Known>>,
+    /// How many takes were denied from it.
+    hits: AtomicU64,
 }
 
 impl Remembered {
     pub(super) fn new(cache: DenyCache) -> Self {
         let on = cache.entries > 0 && !cache.ceiling.is_zero();
-        Self { started: Instant::now(), known: on.then(|| Mutex::new(Known::new(cache))) }
+        Self {
+            started: Instant::now(),
+            known: on.then(|| Mutex::new(Known::new(cache))),
+            hits: AtomicU64::new(0),
+        }
     }
 
     /// This process's time, in microseconds, by which questions are sent and answers heard.
@@ -81,11 +90,18 @@ impl Remembered {
         self.known.as_ref().map_or(0, |known| lock(known).buckets.len())
     }
 
+    /// How many takes were denied from it.
+    pub(super) fn hits(&self) -> u64 {
+        self.hits.load(Ordering::Relaxed)
+    }
+
     /// What is known of `takes`; nothing where no verdict is. What they return or charge is forgotten before the takes
     /// behind are looked at.
     fn answer(&self, takes: &[Take]) -> Option<KnownAnswer> {
         let known = self.known.as_ref()?;
-        lock(known).answer(takes, self.now_us())
+        let answer = lock(known).answer(takes, self.now_us())?;
+        self.hits.fetch_add(answer.verdicts.iter().flatten().count() as u64, Ordering::Relaxed);
+        Some(answer)
     }
 
     /// Remembers what the store answered to `takes`, which were sent at `asked_at_us`.

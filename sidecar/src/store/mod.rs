@@ -59,6 +59,9 @@ pub struct StoreStatus {
     /// Of how many buckets denials are remembered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deny_cache_entries: Option<usize>,
+    /// How many takes were denied from what is remembered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deny_cache_hits: Option<u64>,
 }
 
 /// More takes wait for the store than it is allowed to keep waiting.
@@ -99,6 +102,7 @@ impl Store {
                 kind: "redis",
                 waiting_buckets: Some(redis.waiting_buckets()),
                 deny_cache_entries: Some(redis.deny_cache_entries()),
+                deny_cache_hits: Some(redis.deny_cache_hits()),
                 ..status
             },
             Self::Cluster(cluster) => StoreStatus {
@@ -107,8 +111,19 @@ impl Store {
                 reason: status.reason.or_else(|| cluster.partly()),
                 waiting_buckets: Some(cluster.waiting_buckets()),
                 deny_cache_entries: Some(cluster.deny_cache_entries()),
+                deny_cache_hits: Some(cluster.deny_cache_hits()),
                 ..StoreStatus { ready, ..StoreStatus::default() }
             },
+        }
+    }
+
+    /// What is told of the runs of the script; nothing of a store that has none.
+    #[must_use]
+    pub fn runs(&self) -> Option<redis::RunsTold> {
+        match self {
+            Self::Memory(..) => None,
+            Self::Redis(redis) => Some(redis.runs()),
+            Self::Cluster(cluster) => Some(cluster.runs()),
         }
     }
 

@@ -81,6 +81,11 @@ impl Exposed {
     pub(crate) fn percentiles(&self, now_us: u64) -> Percentiles {
         self.latency.percentiles(now_us)
     }
+
+    /// It shares its counts with the one that is recorded in.
+    pub(crate) fn seconds(&self) -> histogram::Histogram {
+        self.seconds.clone()
+    }
 }
 
 /// In whole microseconds.

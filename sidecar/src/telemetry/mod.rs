@@ -20,12 +20,13 @@ use tokio::time::Instant;
 use utoipa::ToSchema;
 
 pub use counts::Counts;
+pub(crate) use latency::Exposed;
 pub use latency::Percentiles;
 pub use policies::{MAX_POLICIES, OTHER, PolicyName};
 pub use top::{MAX_KEYS, MAX_WINDOW_US};
 
 use counts::{Outcome, Tally};
-use latency::{Exposed, micros};
+use latency::micros;
 use policies::{Policies, PolicyId};
 use top::Top;
 

@@ -48,6 +48,8 @@ pub(super) struct Stats {
 struct Latencies {
     /// Requests for takes, from when they had arrived in full to their answer.
     take: Percentiles,
+    /// Runs of the script in Redis, from when each was sent to its answer; none where the buckets are in memory.
+    redis: Percentiles,
 }
 
 /// Since the start.
@@ -57,6 +59,10 @@ struct Batches {
     requests: u64,
     /// The takes in them.
     takes: u64,
+    /// Runs of the script in Redis, which decide what arrived meanwhile; 0 where the buckets are in memory.
+    runs: u64,
+    /// The buckets in them.
+    buckets_in_runs: u64,
 }
 
 /// What operators have put in the place of limits.
@@ -73,6 +79,9 @@ impl Stats {
     /// As they are now.
     pub(super) fn of(service: &Service) -> Self {
         let seen = service.telemetry.stats();
+        let runs = service.store.runs();
+        let (run_count, buckets_in_runs) =
+            runs.as_ref().map_or((0, 0), |runs| (runs.ended.iter().sum(), runs.bucket_count));
         Self {
             version: env!("CARGO_PKG_VERSION"),
             uptime_s: service.started.elapsed().as_secs(),
@@ -82,8 +91,11 @@ impl Stats {
             connections: Connections::of(service),
             totals: seen.totals,
             last_10s: seen.last_10s,
-            latency_us: Latencies { take: seen.handling },
-            batches: Batches { requests: seen.requests, takes: seen.takes },
+            latency_us: Latencies {
+                take: seen.handling,
+                redis: runs.map_or_else(Percentiles::default, |runs| runs.latency_us),
+            },
+            batches: Batches { requests: seen.requests, takes: seen.takes, runs: run_count, buckets_in_runs },
             overrides: Overriding { count: service.overrides.count(), age_us: service.overrides.age_us() },
             policies: seen.policies,
         }

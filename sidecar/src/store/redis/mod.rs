@@ -13,6 +13,7 @@ mod lanes;
 mod link;
 mod queue;
 mod redirect;
+mod runs;
 mod sentinel;
 mod tls;
 mod worker;
@@ -26,6 +27,8 @@ pub use address::{InvalidAddress, RedisAddress};
 use fault::Fault;
 use lanes::Lane;
 use queue::Job;
+use runs::Runs;
+pub use runs::{BREAKER_STATES, RUN_OUTCOMES, RunsTold};
 pub use tls::{InvalidTls, TlsFiles};
 
 use super::{
@@ -74,6 +77,7 @@ pub struct RedisStore {
     /// Told when somebody waits no more: what nobody waits for gives its place to others.
     given_up: Arc<Notify>,
     remembered: Arc<Remembered>,
+    runs: Arc<Runs>,
     link: watch::Receiver<LinkState>,
     /// Which Redis, as it is told.
     address: String,
@@ -102,13 +106,24 @@ impl RedisStore {
         let (state, mut link) = watch::channel(LinkState::Starting);
         let remembered = Arc::new(Remembered::new(asking.deny_cache));
         let told = address.to_string();
-        let worker = worker::Worker::new(address, asking, waiting, state, Arc::clone(&remembered));
+        let runs = Arc::new(Runs::default());
+        let worker = worker::Worker::new(address, asking, waiting, state, Arc::clone(&remembered), &runs);
         let given_up = worker.given_up();
         tokio::spawn(worker.work());
         // An error means that the worker is gone, which the first take then tells.
         let _ = link.wait_for(|state| *state != LinkState::Starting).await;
         let places = Arc::new(Semaphore::new(WAITING_BUCKETS));
-        Self { jobs, places, given_up, remembered, link, address: told, timeouts, clock: Clock::start() }
+        Self {
+            jobs,
+            places,
+            given_up,
+            remembered,
+            runs,
+            link,
+            address: told,
+            timeouts,
+            clock: Clock::start(),
+        }
     }
 
     /// Decides a batch, or fails it within [`Timeouts::answer`]. What is known to be denied is denied at once.
@@ -148,6 +163,18 @@ impl RedisStore {
     #[must_use]
     pub fn deny_cache_entries(&self) -> usize {
         self.remembered.len()
+    }
+
+    /// How many takes were denied from what is remembered.
+    #[must_use]
+    pub fn deny_cache_hits(&self) -> u64 {
+        self.remembered.hits()
+    }
+
+    /// What is told of the runs of the script.
+    #[must_use]
+    pub fn runs(&self) -> RunsTold {
+        self.runs.told()
     }
 
     /// Whether takes can be decided now.

@@ -17,6 +17,7 @@ use super::{
     lanes::Lanes,
     link::{Link, RunError},
     queue::{Job, Part},
+    runs::{LinkTold, Runs},
     sentinel::{Primary, Sentinels},
 };
 use crate::{
@@ -43,7 +44,10 @@ pub(super) struct Worker {
     queue: Lanes,
     state: watch::Sender<LinkState>,
     remembered: Arc<Remembered>,
+    runs: Arc<Runs>,
     breaker: Breaker,
+    /// What is told of the breaker.
+    told: LinkTold,
     /// There is a link that was not told of yet.
     is_new: bool,
     /// The eviction policy that was warned of.
@@ -70,6 +74,7 @@ impl Worker {
         arrivals: mpsc::UnboundedReceiver<Job>,
         state: watch::Sender<LinkState>,
         remembered: Arc<Remembered>,
+        runs: &Arc<Runs>,
     ) -> Self {
         Self {
             sentinels: Sentinels::of(&address, asking.timeouts.connect),
@@ -82,7 +87,9 @@ impl Worker {
             queue: Lanes::new(asking.in_flight),
             state,
             remembered,
+            runs: Arc::clone(runs),
             breaker: Breaker::new(),
+            told: runs.link(),
             is_new: false,
             evicts: None,
             closed_since: None,
@@ -176,8 +183,9 @@ impl Worker {
                     break;
                 }
                 let asked_at_us = self.remembered.now_us();
+                let sent = self.runs.sent(&parts);
                 let run = link.run(parts);
-                flying.spawn(async move { (asked_at_us, run.await) });
+                flying.spawn(async move { (asked_at_us, sent, run.await) });
             }
             if stopped && flying.is_empty() {
                 return Ended::Stopped;
@@ -188,7 +196,8 @@ impl Worker {
                 // Redis answers in order, and so they land.
                 Some(landed) = flying.join_next() => {
                     // No run panics, and none is aborted while it is waited for.
-                    let Ok((asked_at_us, (parts, reply))) = landed else { continue };
+                    let Ok((asked_at_us, sent, (parts, reply))) = landed else { continue };
+                    sent.heard(&reply);
                     match self.settle(parts, asked_at_us, reply) {
                         Ok(event) => event,
                         Err(reason) => return Ended::Lost(reason),
@@ -308,6 +317,7 @@ impl Worker {
         let sent = self.breaker.sends();
         let before = self.breaker.state();
         let step = self.breaker.on(event);
+        self.told.is(self.breaker.state());
         if sent && !self.breaker.sends() {
             let is_at_once =
                 matches!(step, Some(Step::Connect(Duration::ZERO) | Step::Probe(Duration::ZERO)));

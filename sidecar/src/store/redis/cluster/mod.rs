@@ -24,7 +24,7 @@ pub use address::ClusterAddress;
 use decide::Request;
 use nodes::Nodes;
 
-use super::{Asking, WAITING_BUCKETS, places_of};
+use super::{Asking, RunsTold, WAITING_BUCKETS, places_of};
 use crate::{
     batch::Batch,
     clock::Clock,
@@ -97,6 +97,18 @@ impl ClusterStore {
     #[must_use]
     pub fn deny_cache_entries(&self) -> usize {
         self.remembered.len()
+    }
+
+    /// How many takes were denied from what is remembered.
+    #[must_use]
+    pub fn deny_cache_hits(&self) -> u64 {
+        self.remembered.hits()
+    }
+
+    /// What is told of the runs of the script, at all nodes.
+    #[must_use]
+    pub fn runs(&self) -> RunsTold {
+        self.nodes.runs()
     }
 }
 

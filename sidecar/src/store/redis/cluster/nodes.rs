@@ -13,7 +13,7 @@ use super::{
 };
 use crate::store::{
     denials::Remembered,
-    redis::{Asking, LinkState, RedisAddress, queue::Job, worker::Worker},
+    redis::{Asking, LinkState, RedisAddress, RunsTold, queue::Job, runs::Runs, worker::Worker},
 };
 
 /// What is known of a Cluster.
@@ -22,6 +22,7 @@ pub(super) struct Nodes {
     address: ClusterAddress,
     asking: Asking,
     remembered: Arc<Remembered>,
+    runs: Arc<Runs>,
     map: Mutex<SlotMap>,
     /// Where nodes are reached that are told by another host, such as an address beside a name.
     aliases: Mutex<HashMap<Node, Node>>,
@@ -47,6 +48,7 @@ impl Nodes {
             address,
             asking,
             remembered,
+            runs: Arc::default(),
             map: Mutex::new(SlotMap::empty()),
             aliases: Mutex::default(),
             connected: Mutex::default(),
@@ -61,6 +63,10 @@ impl Nodes {
 
     pub(super) fn remembered(&self) -> &Remembered {
         &self.remembered
+    }
+
+    pub(super) fn runs(&self) -> RunsTold {
+        self.runs.told()
     }
 
     pub(super) fn node_of(&self, slot: u16) -> Option<Node> {
@@ -109,7 +115,8 @@ impl Nodes {
         let (state, link) = watch::channel(LinkState::Starting);
         let (key, known_key) = watch::channel(key);
         let address = self.address.common.with_node(node.clone(), known_key);
-        let worker = Worker::new(address, self.asking, arrivals, state, Arc::clone(&self.remembered));
+        let worker =
+            Worker::new(address, self.asking, arrivals, state, Arc::clone(&self.remembered), &self.runs);
         tokio::spawn(worker.work());
         let (mut heard, doubt) = (link.clone(), Arc::clone(&self.doubt));
         tokio::spawn(async move {
