@@ -60,6 +60,15 @@ pub fn groff() -> Result<PathBuf> {
     apt_install("groff", "groff").unwrap_or_else(|| Err(missing("groff", mend)))
 }
 
+/// `promtool` on the path, or else installed by apt-get for root, with Prometheus itself.
+pub fn promtool() -> Result<PathBuf> {
+    if let Some(found) = on_path("promtool") {
+        return Ok(found);
+    }
+    let mend = "install it (Debian and Ubuntu: apt-get install prometheus)";
+    apt_install("prometheus", "promtool").unwrap_or_else(|| Err(missing("promtool", mend)))
+}
+
 /// Sees to it that rustc can compile for [`WASM_TARGET`].
 pub fn wasm_target() -> Result<()> {
     let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]).current_dir(workspace()))?;

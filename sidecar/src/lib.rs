@@ -22,5 +22,6 @@ pub mod health;
 pub mod http;
 pub mod overrides;
 pub mod pem;
+pub mod process;
 pub mod store;
 pub mod telemetry;

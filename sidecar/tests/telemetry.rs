@@ -2,12 +2,17 @@
 
 mod support;
 
-use std::{collections::HashMap, net::TcpStream};
+use std::{
+    collections::HashMap,
+    io::Write,
+    net::TcpStream,
+    process::{Command, Stdio},
+};
 
 use serde_json::{Value, json};
 use support::{
-    Random,
-    running::{Running, exchange, get},
+    Random, RedisServer,
+    running::{Running, ask, exchange, get},
 };
 
 /// What is answered to a `GET` of an operator: the status line and the body.
@@ -173,17 +178,116 @@ fn policies_are_bounded_however_many_are_asked_for() {
     assert_eq!(stats["totals"]["allowed"], 2_000);
 }
 
+/// What is scraped, as Prometheus's text: each sample by its name and labels.
+fn scraped(sluice: &Running) -> (String, HashMap<String, f64>) {
+    let answer = get(&sluice.admin, "/metrics");
+    let (head, page) = answer.split_once("\r\n\r\n").expect("an answer");
+    assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
+    let samples = page.lines().filter(|line| !line.starts_with('#'));
+    let sample = |line: &str| {
+        let (name, value) = line.rsplit_once(' ').expect("a sample");
+        (name.to_owned(), value.parse().expect("a number"))
+    };
+    (page.to_owned(), samples.map(sample).collect())
+}
+
+/// Prometheus's own judgement.
+fn check(page: &str) {
+    let promtool = fleet::tools::promtool().expect("promtool is there");
+    let mut command = Command::new(promtool);
+    command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("promtool runs");
+    child.stdin.take().expect("its input").write_all(page.as_bytes()).expect("read");
+    let said = child.wait_with_output().expect("it ends");
+    let text = String::from_utf8_lossy(&said.stderr).into_owned() + &String::from_utf8_lossy(&said.stdout);
+    assert!(said.status.success() && text.is_empty(), "promtool says: {text}");
+}
+
+#[test]
+fn what_is_scraped_is_what_was_decided() {
+    let redis = RedisServer::start();
+    let sluice = Running::start_with(&["--shutdown-delay", "0s", "--redis-url", &redis.url()]);
+    let mut stream = TcpStream::connect(&sluice.address).expect("connected");
+    let secret_key = "the-key-of-a-client\"\n";
+    let takes = vec![json!({ "buckets": [bucket("per-client", secret_key, 1)] }); 7];
+    decide(&mut stream, "shop", &takes);
+    let repeated = json!({ "buckets": [bucket("per-client", secret_key, 1)], "repeats": 40 });
+    decide(&mut stream, "shop", &[repeated]);
+    let refused = exchange(&mut stream, b"GET /nothing HTTP/1.1\r\nhost: sluice\r\n\r\n");
+    assert!(refused.starts_with("HTTP/1.1 404"), "{refused}");
+    let (page, samples) = scraped(&sluice);
+    check(&page);
+    assert!(!page.contains("the-key-of"), "a key is in no metric: {page}");
+    let policy = "domain=\"shop\",policy=\"per-client\"";
+    for (name, value) in [
+        (format!("sluice_decisions_total{{{policy},outcome=\"allowed\"}}"), 5.0),
+        (format!("sluice_decisions_total{{{policy},outcome=\"denied\"}}"), 3.0),
+        (format!("sluice_repeats_total{{{policy}}}"), 40.0),
+        ("sluice_take_duration_seconds_count".to_owned(), 2.0),
+        ("sluice_takes_per_request_sum".to_owned(), 8.0),
+        ("sluice_requests_total{outcome=\"answered\"}".to_owned(), 2.0),
+        ("sluice_requests_total{outcome=\"refused\"}".to_owned(), 1.0),
+        ("sluice_connections".to_owned(), 1.0),
+        ("sluice_store_ready".to_owned(), 1.0),
+        ("sluice_redis_links{breaker=\"closed\"}".to_owned(), 1.0),
+        // The eighth was known to be denied.
+        ("sluice_redis_runs_total{outcome=\"answered\"}".to_owned(), 1.0),
+        ("sluice_redis_buckets_per_run_sum".to_owned(), 7.0),
+        ("sluice_redis_run_duration_seconds_count".to_owned(), 1.0),
+        ("sluice_deny_cache_hits_total".to_owned(), 1.0),
+        ("sluice_deny_cache_entries".to_owned(), 1.0),
+    ] {
+        assert_eq!(samples.get(&name), Some(&value), "{name} of {page}");
+    }
+    let (_, stats) = asked(&sluice, "/v1/stats");
+    assert_eq!((&stats["batches"]["runs"], &stats["batches"]["buckets_in_runs"]), (&json!(1), &json!(7)));
+    assert_eq!(stats["latency_us"]["redis"]["count"], 1);
+    // And what becomes of it without Redis.
+    drop(redis);
+    let takes = vec![json!({ "buckets": [bucket("per-client", "another", 1)] }); 2];
+    support::wait_for("takes to fail", || {
+        decide(&mut stream, "shop", &takes)[0].get("failed").is_some().then_some(())
+    });
+    let (page, samples) = scraped(&sluice);
+    check(&page);
+    let failed = &samples[&format!("sluice_decisions_total{{{policy},outcome=\"failed\"}}")];
+    assert!(*failed >= 2.0, "{page}");
+    assert_eq!(
+        (samples["sluice_store_ready"], samples["sluice_redis_links{breaker=\"closed\"}"]),
+        (0.0, 0.0)
+    );
+}
+
+#[test]
+fn metrics_of_a_store_in_memory_pass_too_and_come_as_open_metrics_to_who_accepts_that() {
+    let sluice = Running::start();
+    let mut stream = TcpStream::connect(&sluice.address).expect("connected");
+    decide(&mut stream, "shop", &[json!({ "buckets": [bucket("per-client", "a", 1)] })]);
+    let (page, samples) = scraped(&sluice);
+    check(&page);
+    assert_eq!(samples["sluice_buckets"], 1.0);
+    assert_eq!(samples["sluice_overrides"], 0.0);
+    assert!(samples["process_resident_memory_bytes"] > 1e6, "{page}");
+    assert!(!page.contains("sluice_redis"), "there is none: {page}");
+    let accept = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.5";
+    let request =
+        format!("GET /metrics HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\nconnection: close\r\n\r\n");
+    let answer = ask(&sluice.admin, &request);
+    assert!(answer.contains("content-type: application/openmetrics-text; version=1.0.0"), "{answer}");
+    assert!(answer.ends_with("# EOF\n"), "{answer}");
+}
+
 /// They are of whoever has the token alone, like all that is told.
 #[test]
 fn nobody_is_told_without_the_token() {
     let token = "a-token-of-some-length-0123456789";
     let sluice = Running::start_in(&["--shutdown-delay", "0s"], &[("SLUICE_ADMIN_TOKEN", token)]);
-    for path in ["/v1/stats", "/v1/top"] {
+    for path in ["/v1/stats", "/v1/top", "/metrics"] {
         let (status, refusal) = asked(&sluice, path);
         assert!(status.contains("401") && refusal["code"] == "no_token", "{path}: {status}");
         let request = format!(
             "GET {path} HTTP/1.1\r\nhost: sluice\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n"
         );
-        assert!(support::running::ask(&sluice.admin, &request).starts_with("HTTP/1.1 200"), "{path}");
+        assert!(ask(&sluice.admin, &request).starts_with("HTTP/1.1 200"), "{path}");
     }
 }

@@ -15,6 +15,7 @@ use std::{
 };
 
 use contract::{Kind, Overridden, Take, TakeRequest, Verdict};
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use utoipa::ToSchema;
@@ -46,7 +47,7 @@ pub struct Telemetry {
     seen: Mutex<Seen>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Seen {
     policies: Policies,
     totals: Tally,
@@ -55,6 +56,27 @@ struct Seen {
     /// Requests that were answered with verdicts, and their takes.
     requests: u64,
     takes: u64,
+    shared: Histogram,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        let (policies, totals, handling, top) = <(Policies, Tally, Exposed, Top)>::default();
+        // As far as a request may go: 1, 2, 4 and so on up to MAX_TAKES.
+        let shared = Histogram::new(exponential_buckets(1.0, 2.0, 13));
+        Self { policies, totals, handling, top, requests: 0, takes: 0, shared }
+    }
+}
+
+/// What was counted since the start, to be scraped.
+#[derive(Clone, Debug)]
+pub struct Counted {
+    /// The policies that were asked for.
+    pub policies: Vec<(PolicyName, Counts)>,
+    /// How long requests took.
+    pub seconds: Histogram,
+    /// How many takes they had.
+    pub takes: Histogram,
 }
 
 /// What was seen of a policy.
@@ -160,6 +182,7 @@ impl Telemetry {
         seen.handling.record(took, now_us);
         seen.requests += 1;
         seen.takes += request.takes.len() as u64;
+        seen.shared.observe(request.takes.len() as f64);
         let mut counting = Counting::new(&mut seen, &request.domain, now_us, Some(micros(took)));
         for (take, verdict) in request.takes.iter().zip(&answer.verdicts) {
             counting.take(take, Some(verdict));
@@ -196,6 +219,18 @@ impl Telemetry {
             requests: seen.requests,
             takes: seen.takes,
             policies: seen.policies.iter().map(|(_, name, policy)| stats(policy, name)).collect(),
+        }
+    }
+
+    /// What was counted since the start.
+    #[must_use]
+    pub fn counted(&self) -> Counted {
+        let seen = self.lock();
+        let counted = |policy: &policies::Policy, name: &PolicyName| (name.clone(), policy.tally.total());
+        Counted {
+            policies: seen.policies.iter().map(|(_, name, policy)| counted(policy, name)).collect(),
+            seconds: seen.handling.seconds(),
+            takes: seen.shared.clone(),
         }
     }
 

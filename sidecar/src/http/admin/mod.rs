@@ -5,7 +5,9 @@
 
 mod buckets;
 mod events;
+mod exposition;
 mod guard;
+mod metrics;
 mod named;
 mod openapi;
 mod overrides;
@@ -73,6 +75,7 @@ fn documented() -> OpenApiRouter<Arc<Service>> {
         .route("/v1/buckets/{policy}//refund", post(buckets::refund))
         .route("/v1/buckets/{policy}//override", put(overrides::put).delete(overrides::remove))
         .routes(routes!(stats::stats))
+        .routes(routes!(metrics::metrics))
         .routes(routes!(top::top))
 }
 
