@@ -37,6 +37,17 @@ pub struct Denials<K, V> {
     ceiling_us: u64,
 }
 
+/// What is known of a question.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Looked<'a, V> {
+    /// It is certainly denied; what was remembered with that.
+    Denied(&'a mut V),
+    /// It was denied, and what was remembered is given back: it holds no longer, and is forgotten.
+    Over(V),
+    /// Nothing, or only of another cost.
+    Unknown,
+}
+
 /// What is known of one bucket.
 #[derive(Debug)]
 struct Known<V> {
@@ -53,18 +64,25 @@ impl<K: Hash + Eq, V> Denials<K, V> {
         Self { known: LruCache::with_hasher(entries, RandomState::new()), ceiling_us }
     }
 
-    /// Remembers that `key` denied `cost_tokens`, instead of what was known of it before.
+    /// Remembers that `key` denied `cost_tokens`, instead of what was known of it before, which is given back.
     ///
     /// `wait_us` is its retry-after, in microseconds; without one, such as where the cost never fits, it holds for the
     /// ceiling. `asked_at_us` is when the question was sent.
-    pub fn insert(&mut self, key: K, cost_tokens: u64, wait_us: Option<u64>, asked_at_us: u64, value: V) {
+    pub fn insert(
+        &mut self,
+        key: K,
+        cost_tokens: u64,
+        wait_us: Option<u64>,
+        asked_at_us: u64,
+        value: V,
+    ) -> Option<V> {
         let holds_us = wait_us.map_or(self.ceiling_us, |wait_us| wait_us.min(self.ceiling_us));
         if holds_us == 0 || self.known.capacity() == 0 {
-            return;
+            return None;
         }
         self.forget_expired(asked_at_us);
         let until_us = asked_at_us.saturating_add(holds_us);
-        self.known.insert(key, Known { cost_tokens, until_us, value });
+        self.known.insert(key, Known { cost_tokens, until_us, value }).map(|known| known.value)
     }
 
     /// Forgets a few that hold no longer at `now_us`, or at any time after it, from the end that was used least recently.
@@ -85,16 +103,27 @@ impl<K: Hash + Eq, V> Denials<K, V> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let known = self.known.peek(key)?;
+        match self.look(key, cost_tokens, now_us) {
+            Looked::Denied(value) => Some(value),
+            Looked::Over(_) | Looked::Unknown => None,
+        }
+    }
+
+    /// The same, and what was remembered where that holds no longer.
+    pub fn look<Q>(&mut self, key: &Q, cost_tokens: u64, now_us: u64) -> Looked<'_, V>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let Some(known) = self.known.peek(key) else { return Looked::Unknown };
         if known.until_us <= now_us {
-            self.known.remove(key);
-            return None;
+            return self.known.remove(key).map_or(Looked::Unknown, |known| Looked::Over(known.value));
         }
         // Another cost may fit, and what is known of this one still holds.
         if known.cost_tokens != cost_tokens {
-            return None;
+            return Looked::Unknown;
         }
-        self.known.get_mut(key).map(|known| &mut known.value)
+        self.known.get_mut(key).map_or(Looked::Unknown, |known| Looked::Denied(&mut known.value))
     }
 
     /// Forgets what is known of `key`, as it must be where something is returned to it.
@@ -150,7 +179,9 @@ mod tests {
         assert_eq!(denials.get("a", 4, 149), None, "more was not asked");
         assert_eq!(denials.get("b", 3, 149), None);
         assert_eq!(denials.get("a", 3, 149), Some(&mut 'x'), "asking for another cost forgets nothing");
-        assert_eq!(denials.get("a", 3, 150), None);
+        assert_eq!(denials.insert("a".to_owned(), 3, Some(100), 50, 'y'), Some('x'), "it is given back");
+        assert_eq!(denials.look("a", 3, 150), Looked::Over('y'));
+        assert_eq!(denials.look("a", 3, 150), Looked::Unknown);
         assert!(denials.is_empty(), "what holds no longer is forgotten");
     }
 

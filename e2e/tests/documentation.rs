@@ -19,8 +19,9 @@ use serde_json::{Map, Value, json};
 const PAGE: &str = include_str!("../../docs/configuration.md");
 
 /// The fields of a filter that may stand in a fragment. One that only these have makes it a filter.
-const FILTER: [&str; 11] = [
+const FILTER: [&str; 12] = [
     "deny_cache",
+    "tracing",
     "local",
     "sidecar",
     "domain",

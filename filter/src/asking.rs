@@ -1,5 +1,6 @@
 //! What waits for the sidecar: a request for its verdicts, what a request cost in the end for being settled, and leases.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -15,6 +16,10 @@ pub struct Asking {
     asks: Vec<Ask>,
     /// Leases that are asked for with it: of which of its asks, and how many tokens.
     leases: Vec<(usize, u64)>,
+    /// How many that asked the same were denied since it was asked last, by what is remembered.
+    repeats: u64,
+    /// The trace that the request is part of, where that is sampled.
+    traceparent: Option<String>,
     load: Load,
     phase: Cell<Phase>,
     pass: RefCell<Option<Pass>>,
@@ -66,7 +71,12 @@ impl Asking {
         let start = Load { replies: 1, takes: Policies::take_count(&asks), ..Load::default() };
         let load = asks.iter().fold(start, |load, ask| load.with(load_of_ask(ask, policies)));
         let (phase, pass) = (Cell::new(Phase::Arriving), RefCell::new(None));
-        Self { context_id, asks, leases: Vec::new(), load, phase, pass }
+        Self { context_id, asks, leases: Vec::new(), repeats: 0, traceparent: None, load, phase, pass }
+    }
+
+    /// What its take tells besides: how many that asked the same were denied, and the trace that it is part of.
+    pub fn tell(&mut self, repeats: u64, traceparent: Option<String>) {
+        (self.repeats, self.traceparent) = (repeats, traceparent);
     }
 
     /// Asks for leases as well, of which of its asks and how many tokens, where one take has room for all of them; whether
@@ -183,6 +193,10 @@ impl Item {
         match self {
             Self::Request(asking) => {
                 let mut takes = policies.takes(&asking.asks);
+                if let Some(first) = takes.first_mut() {
+                    first.repeats = asking.repeats;
+                    first.traceparent = asking.traceparent.as_deref().map(Cow::Borrowed);
+                }
                 let leases = asking.leases.iter().filter_map(|(index, tokens)| {
                     policies.lease_take(asking.asks.get(*index)?, *tokens, true)
                 });

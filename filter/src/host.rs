@@ -38,6 +38,7 @@ const NOT_FOUND: u32 = 1;
 const CAS_MISMATCH: u32 = 8;
 const COUNTER: u32 = 0;
 const GAUGE: u32 = 1;
+const HISTOGRAM: u32 = 2;
 const REQUEST: u32 = 0;
 
 #[link(wasm_import_module = "env")]
@@ -115,6 +116,7 @@ unsafe extern "C" {
     fn proxy_set_tick_period_milliseconds(period_ms: u32) -> u32;
     fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
     fn proxy_increment_metric(id: u32, offset: i64) -> u32;
+    fn proxy_record_metric(id: u32, value: u64) -> u32;
 }
 
 fn done(status: u32) -> Result<(), Refused> {
@@ -353,11 +355,22 @@ pub fn define_gauge(name: &str) -> Result<u32, Refused> {
     define(GAUGE, name)
 }
 
+/// Defines a histogram, which all workers share, and returns its number.
+pub fn define_histogram(name: &str) -> Result<u32, Refused> {
+    define(HISTOGRAM, name)
+}
+
 fn define(kind: u32, name: &str) -> Result<u32, Refused> {
     let mut id = 0;
     // SAFETY: the pointer and the size are those of a live string; Envoy fills in the number.
     done(unsafe { proxy_define_metric(kind, name.as_ptr(), name.len(), &mut id) })?;
     Ok(id)
+}
+
+/// Adds a value to a histogram.
+pub fn record(id: u32, value: u64) {
+    // SAFETY: takes numbers only. There is nobody to tell of a failure.
+    let _status = unsafe { proxy_record_metric(id, value) };
 }
 
 /// Moves a gauge.

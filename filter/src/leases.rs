@@ -153,8 +153,13 @@ impl Leases {
         }
     }
 
-    /// A request that asks `ask` was decided without a lease, and its buckets stood like this; whether one is held.
+    /// A request that asks `ask` was decided without a lease, and its buckets stood like this; whether one is held. Where
+    /// an operator has overridden the limit none is, so that everybody is held to what is in its place.
     pub fn saw(&mut self, ask: &Ask, buckets: &[BucketVerdict], heard_at_us: u64) -> bool {
+        if is_overridden(buckets) {
+            self.end(ask);
+            return false;
+        }
         let Some(key) = self.keys.peek_mut(ask as &dyn Whose).filter(|key| !key.held.is_empty()) else {
             return false;
         };
@@ -165,16 +170,26 @@ impl Leases {
     /// A request that asks `ask` is decided without a lease, though some may be held: they end where the buckets may not
     /// have enough without them.
     pub fn make_way(&mut self, ask: &Ask) {
-        let Some(key) = self.keys.peek_mut(ask as &dyn Whose) else { return };
+        let Some(key) = self.keys.peek(ask as &dyn Whose) else { return };
         let enough = key.unspent_tokens().max(ask.cost_tokens);
         if key.buckets.iter().any(|bucket| bucket.remaining <= enough) {
-            self.held = self.held.saturating_sub(key.held.len());
-            self.ended.extend(key.held.drain(..).map(|held| held.end(ask.into())));
+            self.end(ask);
         }
     }
 
-    /// There was no lease to have: it is not asked for one again too soon.
-    pub fn refused(&mut self, ask: &Ask, lease: Lease, heard_at_us: u64) {
+    /// Ends every lease of a key.
+    fn end(&mut self, ask: &Ask) {
+        let Some(key) = self.keys.peek_mut(ask as &dyn Whose) else { return };
+        self.held = self.held.saturating_sub(key.held.len());
+        self.ended.extend(key.held.drain(..).map(|held| held.end(ask.into())));
+    }
+
+    /// There was no lease to have, and the buckets stood like this where that is known: it is not asked for one again too
+    /// soon.
+    pub fn refused(&mut self, ask: &Ask, lease: Lease, buckets: &[BucketVerdict], heard_at_us: u64) {
+        if is_overridden(buckets) {
+            self.end(ask);
+        }
         if let Some(key) = self.keys.get_mut(ask as &dyn Whose) {
             key.ask_again_at_us = heard_at_us.saturating_add(ttl_us(lease) >> 2);
         }
@@ -250,6 +265,10 @@ impl Held {
     fn end(self, owner: Owner) -> Ended {
         Ended { ask: owner.into(), leased: self.leased, unspent_tokens: self.unspent_tokens }
     }
+}
+
+fn is_overridden(buckets: &[BucketVerdict]) -> bool {
+    buckets.iter().any(|bucket| bucket.overridden.is_some())
 }
 
 fn ttl_us(lease: Lease) -> u64 {

@@ -12,6 +12,7 @@
 //!   │      local: this Envoy's own buckets, for while nothing else decides
 //!   │      breaker: whether the sidecar is asked at all
 //!   │      batch: who waits for the next callout, and who is on the way
+//!   │      trace: the trace that a request is part of
 //!   │      callout, reply: takes as bytes, bytes as verdicts, denials as bytes
 //! host     every call into Envoy, byte-safe, never panicking
 //! ```
@@ -30,6 +31,7 @@ mod reply;
 mod root;
 mod stats;
 mod stream;
+mod trace;
 mod view;
 mod whose;
 mod worker;

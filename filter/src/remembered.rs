@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use contract::{BucketVerdict, Outcome};
-use denials::{Denials, aged};
+use denials::{Denials, Looked, aged};
 use policy::{Answer, Ask, Count, DenyCache, Policies};
 
 use crate::reply::Reply;
@@ -24,6 +24,16 @@ struct Denied {
     buckets: Vec<BucketVerdict>,
     /// The answer to a request that asks this alone.
     prepared: Option<Rc<Prepared>>,
+    /// How many requests it has denied since, of which the sidecar has not been told.
+    repeats: u64,
+}
+
+/// What is known of what a request asks.
+pub enum Answered {
+    /// It is denied for certain.
+    Denied(Rc<Prepared>),
+    /// It is to be asked for. So many were denied since the same was asked last, of which that tells.
+    Ask { repeats: u64 },
 }
 
 /// An answer that is made once for many.
@@ -48,23 +58,48 @@ impl Remembered {
 
     /// What a request that asks `asks` is denied with, where that is certain. One that a policy in shadow governs is
     /// never answered from here: what that policy would do is to be counted.
-    pub fn answer(&mut self, policies: &Policies, asks: &[Ask], now_us: u64) -> Option<Rc<Prepared>> {
+    pub fn answer(&mut self, policies: &Policies, asks: &[Ask], now_us: u64) -> Answered {
         if asks.iter().any(|ask| ask.shadow) {
-            return None;
+            return Answered::Ask { repeats: 0 };
         }
-        if let [ask] = asks {
-            let denied = self.denials.get(ask as &dyn Whose, ask.cost_tokens, now_us)?;
-            if let Some(prepared) = denied.prepared.as_ref().filter(|prepared| now_us < prepared.until_us) {
-                return Some(Rc::clone(prepared));
-            }
-            let prepared = Rc::new(prepare(policies, asks, &[Some(denied.aged(now_us))], now_us)?);
-            // Where chance has a say, everyone is answered for himself.
-            let keeps = !policies.has_jitter() && prepared.reply.bytes() <= MAX_READY_BYTES;
-            denied.prepared = keeps.then(|| Rc::clone(&prepared));
-            return Some(prepared);
+        let mut over = 0;
+        let prepared = match asks {
+            [ask] => self.answer_one(policies, ask, now_us, &mut over),
+            _ => self.answer_several(policies, asks, now_us, &mut over),
+        };
+        prepared.map_or(Answered::Ask { repeats: over }, Answered::Denied)
+    }
+
+    fn answer_one(
+        &mut self,
+        policies: &Policies,
+        ask: &Ask,
+        now_us: u64,
+        over: &mut u64,
+    ) -> Option<Rc<Prepared>> {
+        let denied = self.look(ask, now_us, over)?;
+        denied.repeats = denied.repeats.saturating_add(1);
+        if let Some(prepared) = denied.prepared.as_ref().filter(|prepared| now_us < prepared.until_us) {
+            return Some(Rc::clone(prepared));
         }
+        let asks = std::slice::from_ref(ask);
+        let prepared = Rc::new(prepare(policies, asks, &[Some(denied.aged(now_us))], now_us)?);
+        // Where chance has a say, everyone is answered for himself.
+        let keeps = !policies.has_jitter() && prepared.reply.bytes() <= MAX_READY_BYTES;
+        denied.prepared = keeps.then(|| Rc::clone(&prepared));
+        Some(prepared)
+    }
+
+    fn answer_several(
+        &mut self,
+        policies: &Policies,
+        asks: &[Ask],
+        now_us: u64,
+        over: &mut u64,
+    ) -> Option<Rc<Prepared>> {
         let mut known = |ask: &Ask| {
-            let denied = self.denials.get(ask as &dyn Whose, ask.cost_tokens, now_us)?;
+            let denied = self.look(ask, now_us, over)?;
+            denied.repeats = denied.repeats.saturating_add(1);
             Some(denied.aged(now_us))
         };
         let known: Vec<_> = asks.iter().map(&mut known).collect();
@@ -72,6 +107,19 @@ impl Remembered {
             return None;
         }
         prepare(policies, asks, &known, now_us).map(Rc::new)
+    }
+
+    /// What denies `ask`; of what denies it no longer, how many it had denied. The take of a request has one such number:
+    /// where several of its asks were denied, the most, since one request may have been denied by each.
+    fn look(&mut self, ask: &Ask, now_us: u64, over: &mut u64) -> Option<&mut Denied> {
+        match self.denials.look(ask as &dyn Whose, ask.cost_tokens, now_us) {
+            Looked::Denied(denied) => Some(denied),
+            Looked::Over(denied) => {
+                *over = denied.repeats.max(*over);
+                None
+            }
+            Looked::Unknown => None,
+        }
     }
 
     /// Notes how the buckets of `ask` stood, asked at `asked_at_us` and heard of at `heard_at_us`, where they deny it.
@@ -83,8 +131,14 @@ impl Remembered {
         // It is denied for as long as one of its buckets denies it; without a wait, for good.
         let waits: Option<Vec<u64>> = denying().map(|bucket| bucket.retry_after_us).collect();
         let wait_us = waits.and_then(|waits| waits.into_iter().max());
-        let denied = Denied { heard_at_us, buckets: buckets.to_vec(), prepared: None };
-        self.denials.insert(ask.into(), ask.cost_tokens, wait_us, asked_at_us, denied);
+        let denied = Denied { heard_at_us, buckets: buckets.to_vec(), prepared: None, repeats: 0 };
+        let former = self.denials.insert(ask.into(), ask.cost_tokens, wait_us, asked_at_us, denied);
+        // Of which nobody was told, as where another cost was asked for. Rare: else there was nothing known.
+        if let Some(Denied { repeats: repeats @ 1.., .. }) = former
+            && let Some(now) = self.denials.get(ask as &dyn Whose, ask.cost_tokens, asked_at_us)
+        {
+            now.repeats = repeats;
+        }
     }
 
     /// Forgets what is known of buckets to which something is returned.

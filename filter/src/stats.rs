@@ -22,6 +22,8 @@ pub struct Stats {
     route_mistakes: u32,
     callouts: u32,
     callout_failures: u32,
+    /// A histogram: how long each that came back took, in microseconds.
+    callout_us: u32,
     deny_cache_hits: u32,
     lease_hits: u32,
     leases: u32,
@@ -111,6 +113,7 @@ impl Stats {
             route_mistakes: define("sluice.route_mistakes"),
             callouts: define("sluice.callouts"),
             callout_failures: define("sluice.callout_failures"),
+            callout_us: host::define_histogram("sluice.callout_us").unwrap_or_default(),
             deny_cache_hits: define("sluice.deny_cache_hits"),
             lease_hits: define("sluice.lease_hits"),
             leases: define("sluice.leases"),
@@ -173,6 +176,11 @@ impl Stats {
         if failure.is_some() {
             host::count(self.callout_failures, 1);
         }
+    }
+
+    /// A callout came back, whatever came of it, so long after it was sent.
+    pub fn callout_took(&self, us: u64) {
+        host::record(self.callout_us, us);
     }
 
     /// Buckets of this Envoy's own had to decide a request, and could not be had.

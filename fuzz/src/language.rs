@@ -273,6 +273,7 @@ pub static CONFIGURATION: Rule = Map(&[
         May,
         &Map(&[("ceiling", May, &DURATION), ("entries", May, &Number(&[0, 1, 4_096, 100_000], &[100_001]))]),
     ),
+    ("tracing", May, &Bool),
     (
         "headers",
         May,

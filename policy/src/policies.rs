@@ -29,6 +29,7 @@ use crate::share::Share;
 pub struct Policies {
     pub(crate) sidecar: Sidecar,
     pub(crate) deny_cache: DenyCache,
+    pub(crate) tracing: bool,
     pub(crate) local: Local,
     /// Whether its author said something of it.
     pub(crate) local_is_written: bool,
@@ -196,6 +197,12 @@ impl Policies {
     #[must_use]
     pub fn deny_cache(&self) -> DenyCache {
         self.deny_cache
+    }
+
+    /// Whether sidecars are told of the traces that requests are part of, where these are sampled.
+    #[must_use]
+    pub fn tracing(&self) -> bool {
+        self.tracing
     }
 
     /// The buckets of an Envoy's own.

@@ -5,6 +5,7 @@ use std::{env, fmt, time::Duration};
 use clap::ValueEnum;
 
 use crate::http::{Limits, admin::Guard, tls::TlsFiles};
+use crate::logging::{InvalidFilter, LogFilter};
 use crate::store::{
     denials::DenyCache,
     redis::{Asking, RedisAddress, Timeouts, cluster::ClusterAddress},
@@ -52,8 +53,8 @@ pub struct Config {
     pub limits: Limits,
     /// How log lines are written.
     pub log_format: LogFormat,
-    /// What is logged, in the syntax of `tracing`.
-    pub log_filter: String,
+    /// What is logged.
+    pub log_filter: LogFilter,
     /// How long requests are decided after SIGTERM.
     pub shutdown_delay: Duration,
     /// How long requests under way may take to finish.
@@ -180,7 +181,7 @@ impl TryFrom<Args> for Config {
             store,
             limits,
             log_format: log_format(&args.log_format)?,
-            log_filter: log_filter(args.log)?,
+            log_filter: log_filter(&args.log)?,
             shutdown_delay: delay(&args.shutdown_delay)?,
             shutdown_grace: duration("--shutdown-grace", "SLUICE_SHUTDOWN_GRACE", &args.shutdown_grace)?,
         })
@@ -233,16 +234,13 @@ fn log_format(written: &str) -> Result<LogFormat, InvalidConfig> {
     })
 }
 
-fn log_filter(written: String) -> Result<String, InvalidConfig> {
-    match written.parse::<tracing_subscriber::filter::Targets>() {
-        Ok(_) => Ok(written),
-        Err(error) => Err(InvalidConfig {
-            flag: "--log",
-            variable: "SLUICE_LOG",
-            found: format!("{written:?} is not a filter: {error}"),
-            mend: "Write a level, such as info, or levels by module, such as info,sluice::store=debug",
-        }),
-    }
+fn log_filter(written: &str) -> Result<LogFilter, InvalidConfig> {
+    written.parse().map_err(|error: InvalidFilter| InvalidConfig {
+        flag: "--log",
+        variable: "SLUICE_LOG",
+        found: error.to_string(),
+        mend: InvalidFilter::MEND,
+    })
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ pub mod document;
 pub mod explain;
 pub mod health;
 pub mod http;
+pub mod logging;
 pub mod overrides;
 pub mod pem;
 pub mod process;

@@ -4,7 +4,7 @@ use std::{env, io::Write, process::ExitCode, sync::Arc, time::Duration};
 
 use sluice::{
     command::{self, CommandLine, complain, misused},
-    config::{Config, EXIT_USAGE, LogFormat, StoreConfig, without_passwords},
+    config::{Config, EXIT_USAGE, StoreConfig, without_passwords},
     descriptors::{self, TooFew},
     http::{
         self, ListenError, Listener, Purpose, Service,
@@ -12,6 +12,7 @@ use sluice::{
         serve::{Clients, Door, serve},
         tls::{self, TlsError},
     },
+    logging::LogLevels,
     store::{
         Store,
         redis::{RedisStore, cluster::ClusterStore},
@@ -19,7 +20,6 @@ use sluice::{
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
-use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
 // musl's own allocator takes a fifth of the sidecar's time, and a third where batches are large.
 #[cfg(target_env = "musl")]
@@ -53,26 +53,13 @@ fn misread(error: &clap::Error) -> ExitCode {
 // One thread: the work of a request is small, and was measured to be no quicker on two.
 #[tokio::main(flavor = "current_thread")]
 async fn serve_until_told(config: Config) -> ExitCode {
-    log(config.log_format, &config.log_filter);
-    match run(config).await {
+    let logging = LogLevels::start(config.log_format, config.log_filter.clone());
+    match run(config, logging).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);
             ExitCode::FAILURE
         }
-    }
-}
-
-fn log(format: LogFormat, filter: &str) {
-    // It was parsed when the configuration was checked.
-    let filter: Targets = filter.parse().unwrap_or_default();
-    let registry = tracing_subscriber::registry().with(filter);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => {
-            registry.with(lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))).init()
-        }
-        LogFormat::Json => registry.with(lines.json().flatten_event(true)).init(),
     }
 }
 
@@ -88,7 +75,7 @@ enum RunError {
     Signals(#[from] std::io::Error),
 }
 
-async fn run(mut config: Config) -> Result<(), RunError> {
+async fn run(mut config: Config, logging: Arc<LogLevels>) -> Result<(), RunError> {
     let signals = Signals::hear()?;
     config.limits.max_connections = affordable(config.limits.max_connections)?;
     let (tls, admin_tls) = config.tls.map(tls::start).transpose()?.unzip();
@@ -110,7 +97,7 @@ async fn run(mut config: Config) -> Result<(), RunError> {
         store = open_store(config.store) => store,
         _ = &mut stopped => return Ok(()),
     };
-    let service = Service::new(store, config.limits);
+    let service = Service::logging(store, config.limits, logging);
     let mut doors = Vec::with_capacity(listeners.len() + 1);
     // The admin listener first: whoever waits for the line of the data listener may ask at both.
     if let Some((listener, guard, tls)) = admin {

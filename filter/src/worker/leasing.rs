@@ -98,7 +98,8 @@ impl Worker {
                 leases.granted(ask, lease, leased, buckets.clone(), times.asked_at_us, times.heard_at_us);
                 tally.lease();
             }
-            _ => leases.refused(ask, lease, times.heard_at_us),
+            Some(Verdict::Leased { buckets, .. }) => leases.refused(ask, lease, buckets, times.heard_at_us),
+            _ => leases.refused(ask, lease, &[], times.heard_at_us),
         }
         let is_empty = leases.is_empty();
         drop(leases);

@@ -18,17 +18,21 @@ use crate::batch::{Batcher, Waiting as _};
 use crate::breaker::Breaker;
 use crate::callout;
 use crate::clock::Clock;
-use crate::host::{self, LogLevel};
+use crate::host::{self, HeaderMap, LogLevel};
 use crate::leases::Leases;
 use crate::local::Table;
-use crate::remembered::{Prepared, Remembered};
+use crate::remembered::{Answered, Remembered};
 use crate::stats::{Stats, Tally};
+use crate::trace;
 
 /// The attribute with the bytes of the response's body that were sent to the client.
 const BODY_BYTES: &str = "response\0size";
 
 /// The attribute with what went wrong with the request, as bits; 0 where nothing did.
 const RESPONSE_FLAGS: &str = "response\0flags";
+
+/// The header with the trace that a request is part of.
+const TRACEPARENT: &str = "traceparent";
 
 /// The most mistakes that are told of.
 const MAX_TOLD: usize = 100;
@@ -124,7 +128,8 @@ impl Worker {
             self.upkeep(wanted.collect());
             return asking;
         }
-        if let Some(prepared) = self.remembered(asking.asks()) {
+        let known = self.remembered(asking.asks());
+        if let Answered::Denied(prepared) = known {
             let asking = Rc::new(asking);
             self.deny(&asking, &prepared.report, &prepared.reply);
             let mut tally = Tally::default();
@@ -142,6 +147,9 @@ impl Worker {
         if asking.add_leases(wanted, &self.policies) {
             self.asked(asking.asks(), asking.leases());
         }
+        if let Answered::Ask { repeats } = known {
+            asking.tell(repeats, self.traceparent());
+        }
         let asking = Rc::new(asking);
         // What is returned goes first: it makes room for what is asked.
         if let Some(leases) = &self.leases {
@@ -156,13 +164,23 @@ impl Worker {
         asking
     }
 
-    /// What denies a request for certain, if something does.
-    fn remembered(&self, asks: &[Ask]) -> Option<Rc<Prepared>> {
+    /// What is known of what a request asks.
+    fn remembered(&self, asks: &[Ask]) -> Answered {
         let mut remembered = self.remembered.borrow_mut();
         if remembered.is_empty() {
-            return None;
+            return Answered::Ask { repeats: 0 };
         }
         remembered.answer(&self.policies, asks, self.clock.now_us())
+    }
+
+    /// The trace that the arriving request is part of, where it is sampled and the sidecar is to know of it: reading it
+    /// is a call into Envoy.
+    fn traceparent(&self) -> Option<String> {
+        if !self.policies.tracing() {
+            return None;
+        }
+        let value = host::header(HeaderMap::Request, TRACEPARENT)?;
+        trace::sampled(&value).map(str::to_owned)
     }
 
     /// A request that was charged is over: what it cost in the end goes with the next callout, and nobody waits for the
@@ -235,6 +253,7 @@ impl Worker {
         }
         let Some(sent) = self.batcher.borrow_mut().arrived(token) else { return };
         let heard_at_us = self.clock.now_us();
+        self.stats.callout_took(heard_at_us.saturating_sub(sent.at_us));
         let takes = sent.batch.iter().map(|item| item.load().takes).sum();
         let verdicts = callout::verdicts(takes, num_headers, body_size);
         let times = Times { asked_at_us: sent.at_us, heard_at_us };

@@ -77,8 +77,11 @@ pub struct Host {
     versions: u32,
     /// The gauges, by name.
     pub gauges: BTreeMap<String, i64>,
+    /// The values of the histograms, by name.
+    pub histograms: BTreeMap<String, Vec<u64>>,
     counter_names: BTreeMap<u32, String>,
     gauge_names: BTreeMap<u32, String>,
+    histogram_names: BTreeMap<u32, String>,
     roots: BTreeSet<u32>,
     current: u32,
     effective: u32,
@@ -437,8 +440,21 @@ unsafe extern "C" fn proxy_define_metric(kind: u32, name: *const u8, size: usize
     called("define_metric", |host| {
         host.next_id += 1;
         unsafe { *id = host.next_id };
-        let names = if kind == 0 { &mut host.counter_names } else { &mut host.gauge_names };
+        let names = match kind {
+            0 => &mut host.counter_names,
+            1 => &mut host.gauge_names,
+            _ => &mut host.histogram_names,
+        };
         names.insert(host.next_id, name);
+        OK
+    })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn proxy_record_metric(id: u32, value: u64) -> u32 {
+    called("record_metric", |host| {
+        let name = host.histogram_names.get(&id).expect("a histogram that was never defined").clone();
+        host.histograms.entry(name).or_default().push(value);
         OK
     })
 }

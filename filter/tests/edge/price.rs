@@ -9,7 +9,11 @@ use crate::filter::{Filter, decided, request};
 
 /// The calls of one request from its arrival to its end.
 fn calls(policies: Value, path: &'static str) -> BTreeMap<&'static str, usize> {
-    let mut filter = Filter::configured(&json!({"sidecar": {"cluster": "sluice"}, "policies": policies}));
+    calls_of(&json!({"sidecar": {"cluster": "sluice"}, "policies": policies}), path)
+}
+
+fn calls_of(configuration: &Value, path: &'static str) -> BTreeMap<&'static str, usize> {
+    let mut filter = Filter::configured(configuration);
     // The second of its kind: the first defines counters.
     for _ in 0..2 {
         host(|host| host.calls.clear());
@@ -41,6 +45,8 @@ fn a_lone_request_makes_few_calls() {
         ("http_call", 1),
         // The callout, the request, and those of the policy.
         ("increment_metric", 3),
+        // How long the callout took.
+        ("record_metric", 1),
         ("replace_header_map_value", 5),
         // To the root for the callout, to the request for the answer.
         ("set_effective_context", 2),
@@ -66,6 +72,15 @@ fn a_hundred_policies_make_as_few_calls_as_the_one_that_governs() {
     let lone = calls(json!([policy(42)]), "/api/42/x");
     assert_eq!(calls((0..100).map(policy).collect(), "/api/42/x"), lone);
     assert_eq!(calls((0..100).map(policy).collect(), "/"), BTreeMap::from([("get_header_map_value", 1)]));
+}
+
+#[test]
+fn only_where_traces_are_told_the_trace_is_read() {
+    let policies = json!([{"name": "all", "key": [], "limit": "1 per minute"}]);
+    let mut expected = calls(policies.clone(), "/");
+    let tracing = json!({"sidecar": {"cluster": "sluice"}, "policies": policies, "tracing": true});
+    *expected.entry("get_header_map_value").or_default() += 1;
+    assert_eq!(calls_of(&tracing, "/"), expected);
 }
 
 #[test]

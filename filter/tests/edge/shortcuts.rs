@@ -82,6 +82,171 @@ fn a_repeat_of_what_was_denied_gets_the_same_answer_without_a_callout() {
     filter.finish();
 }
 
+/// Lets time pass, for real: the filter's clock is the machine's.
+fn pass(time: Duration) {
+    let began = Instant::now();
+    while began.elapsed() < time {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn how_many_were_denied_since_is_told_when_the_same_is_next_asked_for() {
+    const WAIT: Duration = Duration::from_millis(400);
+    let mut filter = filter(json!({}));
+    filter.arrive(of("alice"));
+    assert_eq!(asked().takes[0].repeats, 0);
+    filter.deliver(denied(400_000));
+    for _ in 0..3 {
+        answered_at_once(&mut filter, of("alice"));
+    }
+    pass(WAIT);
+    filter.arrive(of("alice"));
+    filter.arrive(of("bob"));
+    assert_eq!(asked().takes[0].repeats, 3);
+    filter.deliver(denied(400_000));
+    assert_eq!(asked().takes[0].repeats, 0, "who was not denied");
+    filter.deliver(denied(400_000));
+    pass(WAIT);
+    filter.arrive(of("alice"));
+    assert_eq!(asked().takes[0].repeats, 0, "each is told once");
+    filter.finish();
+}
+
+#[test]
+fn a_request_that_several_policies_denied_is_told_of_once() {
+    const WAIT: Duration = Duration::from_millis(400);
+    let policies = json!([
+        {"name": "all", "key": [{"header": "x-api-key"}], "limit": "60 per minute", "cost": {"header": "x-cost", "max": 9}},
+        {"name": "path", "key": ["path"], "limit": "60 per minute"},
+    ]);
+    let mut filter = filter(json!({"policies": policies}));
+    let costing =
+        |cost: &'static str| [("x-cost", cost.into())].into_iter().chain(of("a")).collect::<Headers>();
+    filter.arrive(costing("5"));
+    filter.deliver(denied(400_000));
+    for _ in 0..3 {
+        answered_at_once(&mut filter, costing("5"));
+    }
+    // The path still denies it, whatever it costs under the other.
+    answered_at_once(&mut filter, costing("2"));
+    pass(WAIT);
+    filter.arrive(costing("5"));
+    assert_eq!(asked().takes[0].repeats, 4, "the path denied each");
+    filter.finish();
+}
+
+#[test]
+fn what_was_not_told_is_kept_where_another_cost_is_denied() {
+    const WAIT: Duration = Duration::from_millis(400);
+    let policy = json!([{
+        "name": "all", "key": [], "limit": "60 per minute", "cost": {"header": "x-cost", "max": 9},
+    }]);
+    let mut filter = filter(json!({"policies": policy}));
+    let costing =
+        |cost: &'static str| [("x-cost", cost.into())].into_iter().chain(of("a")).collect::<Headers>();
+    filter.arrive(costing("5"));
+    filter.deliver(denied(400_000));
+    for _ in 0..3 {
+        answered_at_once(&mut filter, costing("5"));
+    }
+    filter.arrive(costing("2"));
+    assert_eq!(asked().takes[0].repeats, 0, "they asked for another cost");
+    filter.deliver(denied(400_000));
+    answered_at_once(&mut filter, costing("2"));
+    pass(WAIT);
+    filter.arrive(costing("2"));
+    assert_eq!(asked().takes[0].repeats, 4);
+    filter.finish();
+}
+
+#[test]
+fn a_take_tells_the_trace_of_its_request_where_that_is_sampled() {
+    const SAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    const NOT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+    for (tracing, traceparent, told) in
+        [(true, SAMPLED, Some(SAMPLED)), (true, NOT, None), (false, SAMPLED, None)]
+    {
+        let mut filter = filter(json!({"tracing": tracing}));
+        filter.arrive(of("first"));
+        filter.arrive([("traceparent", traceparent.into())].into_iter().chain(of("traced")).collect());
+        filter.arrive(of("not traced"));
+        filter.deliver(decided(&[true]));
+        let asked = asked();
+        assert_eq!(asked.takes[0].traceparent.as_deref(), told, "{tracing}, {traceparent}");
+        assert_eq!(asked.takes[1].traceparent, None);
+        filter.finish();
+    }
+}
+
+#[test]
+fn each_callout_is_timed() {
+    let mut filter = filter(json!({}));
+    let timed = || host(|host| host.histograms.get("sluice.callout_us").cloned().unwrap_or_default());
+    for _ in 0..3 {
+        filter.arrive(of("alice"));
+    }
+    pass(Duration::from_millis(5));
+    filter.deliver(decided(&[true]));
+    assert!(matches!(timed()[..], [5_000..=60_000_000]), "{:?}", timed());
+    filter.deliver(None);
+    assert_eq!(timed().len(), 2, "one for each callout, also where it fails");
+    filter.finish();
+}
+
+#[test]
+fn what_an_operator_blocks_is_denied_for_the_ceiling_at_most() {
+    let mut filter = filter(json!({"deny_cache": {"ceiling": "400ms"}}));
+    let blocked = |wait_us: Option<u64>| {
+        let bucket = json!({"outcome": "denied", "remaining": 60, "retry_after_us": wait_us, "full_after_us": 0, "overridden": "blocked"});
+        answer(|take| json!({"denied": vec![bucket.clone(); take.buckets.len()]}))
+    };
+    for (wait_us, retry_after) in [(None, None), (Some(3_600_000_000), Some("3600"))] {
+        let first = filter.arrive(of("alice"));
+        filter.deliver(blocked(wait_us));
+        let said = filter.reply(first).clone();
+        let told = said.headers.iter().find(|(name, _)| name == "retry-after");
+        assert_eq!(told.map(|(_, value)| value.as_str()), retry_after);
+        assert!(said.body.contains("blocked under the limit"), "{}", said.body);
+        assert_eq!(answered_at_once(&mut filter, of("alice")).body, said.body);
+        pass(Duration::from_millis(400));
+    }
+    filter.arrive(of("alice"));
+    assert!(!nothing_is_on_the_way(), "it may be lifted by now");
+    filter.finish();
+}
+
+#[test]
+fn leases_of_a_key_end_once_its_limit_is_overridden() {
+    let limit = json!({"limit": {"tokens": 5, "period_us": 1_000_000, "burst": 5}});
+    for overridden in [limit, json!("unlimited"), json!("blocked")] {
+        let mut filter = leasing(json!({"tokens": 8, "ttl": "60s"}));
+        let tokens = heat_up(&mut filter, "alice", 8);
+        let left = tokens / 2;
+        // The next lease is asked for while half of it is left; an operator has changed the limit meanwhile.
+        for _ in left..tokens {
+            filter.arrive(of("alice"));
+        }
+        let bucket = json!({"outcome": "allowed", "remaining": 3, "retry_after_us": 0, "full_after_us": 1, "overridden": overridden});
+        assert_eq!(asked().takes[0].kind, Kind::Lease);
+        filter.deliver(answer(|_| json!({"leased": {"tokens": 0, "lapses_at_us": 9, "buckets": [bucket]}})));
+        let leased = Leased { tokens, lapses_at_us: 77 };
+        assert_eq!(upkeep(&mut filter), [], "what ended goes with the next that leaves");
+        for _ in 0..3 {
+            filter.arrive(of("alice"));
+            let kinds: Vec<_> = asked().takes.iter().map(|take| (take.kind, take.returned)).collect();
+            if kinds[0].0 == Kind::Return {
+                assert_eq!(kinds, [(Kind::Return, Some(leased)), (Kind::Take, None)]);
+                assert_eq!(asked().takes[0].buckets[0].cost, left, "what was not spent");
+            } else {
+                assert_eq!(kinds, [(Kind::Take, None)], "and no lease is asked for with each");
+            }
+            filter.deliver(answer(|_| json!({"allowed": [bucket]})));
+        }
+        filter.finish();
+    }
+}
+
 #[test]
 fn what_is_denied_no_more_is_asked_for_again() {
     let mut filter = filter(json!({}));

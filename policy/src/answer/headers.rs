@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
-use contract::BucketVerdict;
+use contract::{BucketVerdict, Outcome, Overridden};
 
 use crate::Policy;
+use crate::config::limit_text;
 use crate::policies::NamedLimit;
 use crate::share::Share;
 
@@ -46,18 +47,69 @@ pub enum UpstreamHeaders {
 /// A header, its name in lower case.
 pub type Header = (Cow<'static, str>, String);
 
+impl Heard<'_> {
+    /// What an operator has put in place of the limit.
+    pub const fn overridden(&self) -> Option<Overridden> {
+        self.bucket.overridden
+    }
+
+    /// Whether nothing limits it: then there is nothing by which a client could pace itself.
+    pub const fn is_unlimited(&self) -> bool {
+        matches!(self.overridden(), Some(Overridden::Unlimited))
+    }
+
+    /// Whether it is denied because an operator said so, whatever is in the bucket.
+    pub fn is_blocked(&self) -> bool {
+        self.bucket.outcome != Outcome::Allowed && self.overridden() == Some(Overridden::Blocked)
+    }
+
+    /// Whole tokens that may be taken.
+    pub fn remaining(&self) -> u64 {
+        if self.is_blocked() { 0 } else { self.bucket.remaining }
+    }
+
+    /// The limit that it was held to, as people write it.
+    pub fn limit_text(&self) -> Cow<'_, str> {
+        match self.overridden() {
+            Some(Overridden::Limit { tokens, period_us, .. }) => Cow::Owned(limit_text(tokens, period_us)),
+            _ => Cow::Borrowed(&self.limit.text),
+        }
+    }
+
+    /// Tokens in a full bucket, of the limit that it was held to.
+    fn burst_tokens(&self) -> u64 {
+        match self.overridden() {
+            Some(Overridden::Limit { burst, .. }) => burst,
+            _ => self.limit.limit.burst_tokens(),
+        }
+    }
+
+    fn write_policy_item(&self, to: &mut String) {
+        match self.overridden() {
+            Some(Overridden::Limit { tokens, period_us, .. }) => {
+                to.push_str(&policy_item(&self.limit.name, tokens, period_us, Share::WHOLE));
+            }
+            _ => to.push_str(&self.limit.item),
+        }
+    }
+}
+
 impl Headers {
     /// Those for a decision: `all` limits and how their buckets stand, of which `speaking` is nearest to denying.
     pub fn of(&self, all: &[Heard<'_>], speaking: &Heard<'_>, report: &str) -> Vec<Header> {
         let mut headers = self.of_shadow(report);
         let mut add = |name: &'static str, value: String| headers.push((Cow::Borrowed(name), value));
+        if speaking.is_unlimited() {
+            // It is nearest to denying, so no other is limited either.
+            return headers;
+        }
         if self.x_ratelimit {
-            add("x-ratelimit-limit", speaking.limit.limit.burst_tokens().to_string());
-            add("x-ratelimit-remaining", speaking.bucket.remaining.to_string());
+            add("x-ratelimit-limit", speaking.burst_tokens().to_string());
+            add("x-ratelimit-remaining", speaking.remaining().to_string());
             add("x-ratelimit-reset", seconds_up(speaking.bucket.full_after_us).to_string());
         }
         if self.ratelimit {
-            add("ratelimit-policy", list(all, |to, heard| to.push_str(&heard.limit.item)));
+            add("ratelimit-policy", list(all, |to, heard| heard.write_policy_item(to)));
             add("ratelimit", list(all, write_state_item));
         }
         headers
@@ -90,12 +142,12 @@ pub fn policy_item(name: &str, tokens: u64, period_us: u64, share: Share) -> Str
     format!("\"{name}\";q={};w={}", integer(quota), integer(window_seconds))
 }
 
-/// A list of items, one for each limit.
+/// A list of items, one for each limit that there is.
 fn list(all: &[Heard<'_>], write_item: impl Fn(&mut String, &Heard<'_>)) -> String {
     // Enough for most, so that it is allocated once.
     let mut list = String::with_capacity(all.len() * 40);
-    for (index, heard) in all.iter().enumerate() {
-        if index > 0 {
+    for heard in all.iter().filter(|heard| !heard.is_unlimited()) {
+        if !list.is_empty() {
             list.push_str(", ");
         }
         write_item(&mut list, heard);
@@ -105,7 +157,7 @@ fn list(all: &[Heard<'_>], write_item: impl Fn(&mut String, &Heard<'_>)) -> Stri
 
 /// How a bucket stands as an item of `RateLimit`: what is left, and the seconds until it is full again.
 fn write_state_item(to: &mut String, heard: &Heard<'_>) {
-    let remaining = heard.bucket.remaining.min(MAX_INTEGER);
+    let remaining = heard.remaining().min(MAX_INTEGER);
     let full_after_seconds = seconds_up(heard.bucket.full_after_us).min(MAX_INTEGER);
     // Every response has one: written piece by piece it takes half the time that it takes to format it.
     to.push('"');

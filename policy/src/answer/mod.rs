@@ -5,7 +5,7 @@ mod failure;
 mod headers;
 mod local;
 
-use contract::{BucketVerdict, Outcome, Verdict};
+use contract::{BucketVerdict, Outcome, Overridden, Verdict};
 use serde::Serialize;
 
 use crate::{Ask, NamedLimit, OnError, Policies, Policy};
@@ -167,8 +167,12 @@ impl Policies {
         let denying = || outcomes.enforced.iter().filter(|heard| heard.bucket.outcome != Outcome::Allowed);
         // Of those that deny the one with the longest wait speaks: a retry before that would be denied again.
         let denied = denying().max_by_key(|heard| heard.bucket.retry_after_us.unwrap_or(u64::MAX));
-        let nearest =
-            || outcomes.enforced.iter().min_by_key(|heard| heard.bucket.remaining / heard.cost_tokens.max(1));
+        // What is not limited is the farthest from denying.
+        let nearest = || {
+            let far =
+                |heard: &&Heard<'_>| (heard.is_unlimited(), heard.remaining() / heard.cost_tokens.max(1));
+            outcomes.enforced.iter().min_by_key(far)
+        };
         let speaking = denied.or_else(nearest);
         let report = self.report(asks, &outcomes, speaking, denied.is_some());
         let headers = match speaking {
@@ -271,20 +275,21 @@ impl Policies {
             if ask.shadow {
                 let (verdict, after) = shadows.split_first().ok_or(Failure::Unreadable)?;
                 shadows = after;
-                let allowed = decided(verdict, limits(ask)).map(|_| matches!(verdict, Verdict::Allowed(_)));
+                let own = decided(verdict, limits(ask));
+                let allowed = own.map(|_| matches!(verdict, Verdict::Allowed(_)));
                 outcomes.counts.push(Some(match allowed {
                     Ok(true) => Count::Allowed,
                     Ok(false) => Count::ShadowDenied,
                     Err(_) => Count::Failed,
                 }));
-                outcomes.charged.push(enforced_allow && allowed == Ok(true));
+                outcomes.charged.push(enforced_allow && allowed == Ok(true) && own.is_ok_and(was_taken));
             } else {
                 let policy = self.get(ask).ok_or(Failure::Unreadable)?;
                 let (own, after) = rest.split_at_checked(policy.limits.len()).ok_or(Failure::Unreadable)?;
                 rest = after;
                 let allowed = outcomes.hear(ask, policy, &policy.limits, own);
                 outcomes.counts.push(Some(if allowed { Count::Allowed } else { Count::Denied }));
-                outcomes.charged.push(enforced_allow);
+                outcomes.charged.push(enforced_allow && was_taken(own));
             }
         }
         // A denial that no bucket explains, or an allowance that one denies, is none that the contract knows.
@@ -304,12 +309,20 @@ impl Policies {
         if let Some(heard) = speaking {
             report.push_str(" policy=");
             report.push_str(&heard.limit.name);
-            report.push_str(" remaining=");
-            report.push_str(itoa::Buffer::new().format(heard.bucket.remaining));
+            if !heard.is_unlimited() {
+                report.push_str(" remaining=");
+                report.push_str(itoa::Buffer::new().format(heard.remaining()));
+            }
             report.push_str(match heard.bucket.outcome {
                 Outcome::Allowed => "",
+                _ if heard.is_blocked() => " reason=blocked",
                 Outcome::Denied => " reason=used_up",
                 Outcome::NeverFits => " reason=never_fits",
+            });
+            report.push_str(match heard.overridden() {
+                Some(Overridden::Limit { .. }) => " override=limit",
+                Some(Overridden::Unlimited) => " override=unlimited",
+                Some(Overridden::Blocked) | None => "",
             });
         }
         report.push_str(match outcomes.source {
@@ -335,23 +348,21 @@ impl Policies {
     /// The denial for which `heard` speaks; `headers` are those that every answer gets.
     fn denial(&self, heard: &Heard<'_>, violated: &[&str], headers: Vec<Header>, draw: u32) -> Denial {
         let Heard { policy, limit: named, bucket, .. } = heard;
+        let limit = heard.limit_text();
         let wait = bucket.retry_after_us.map(|wait_us| headers::seconds_up(wait_us).max(1));
         // What clients are told to wait, so that all say the same.
         let jitter = self.headers.retry_after.map_or(0, |most| u64::from(draw) % (u64::from(most) + 1));
         let retry_after_seconds = wait.map(|seconds| seconds.saturating_add(jitter));
         let message = match retry_after_seconds {
+            _ if heard.is_blocked() => blocked(&named.name, retry_after_seconds),
             Some(1) => format!("the limit {:?} is used up; retry after 1 second", named.name),
             Some(seconds) => format!("the limit {:?} is used up; retry after {seconds} seconds", named.name),
             None => format!("the request costs more than the limit {:?} ever allows at once", named.name),
         };
         let own = policy.denied.as_deref();
         let status = own.map_or(TOO_MANY_REQUESTS, |own| own.status);
-        let filling = Filling {
-            policy: &named.name,
-            limit: &named.text,
-            remaining: bucket.remaining,
-            retry_after_seconds,
-        };
+        let filling =
+            Filling { policy: &named.name, limit: &limit, remaining: heard.remaining(), retry_after_seconds };
         let default = Denied { status, headers: Vec::new(), body: None };
         let written = own.unwrap_or(&default);
         let retry_after = retry_after_seconds.filter(|_| self.headers.retry_after.is_some());
@@ -398,6 +409,21 @@ impl<'a> Outcomes<'a> {
         let limits = limits.iter().zip(own);
         self.enforced.extend(limits.map(|(limit, bucket)| Heard { policy, limit, bucket, cost_tokens }));
         own.iter().all(|bucket| bucket.outcome == Outcome::Allowed)
+    }
+}
+
+/// Whether an allowed cost was taken from some of these buckets: of what is not limited nothing is, so there is nothing to
+/// return to it either. Of several limits the one that is limited decides, lest what was taken there could not be settled.
+fn was_taken(own: &[BucketVerdict]) -> bool {
+    own.iter().any(|bucket| bucket.overridden != Some(Overridden::Unlimited))
+}
+
+/// Why a request is denied that an operator blocks.
+fn blocked(name: &str, retry_after_seconds: Option<u64>) -> String {
+    match retry_after_seconds {
+        Some(1) => format!("blocked under the limit {name:?}; retry after 1 second"),
+        Some(seconds) => format!("blocked under the limit {name:?}; retry after {seconds} seconds"),
+        None => format!("blocked under the limit {name:?}"),
     }
 }
 

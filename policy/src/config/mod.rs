@@ -20,6 +20,7 @@ pub use error::ConfigError;
 pub use scalar::Rate;
 #[cfg(feature = "schema")]
 pub use schema::schema;
+pub use validate::limit_text;
 
 use crate::{Policies, Problem};
 

@@ -1,6 +1,6 @@
 //! What clients and the access log see of a decision.
 
-use contract::{BucketVerdict, FailureReason, Outcome, Verdict};
+use contract::{BucketVerdict, FailureReason, Outcome, Overridden, Verdict};
 use policy::{Answer, Ask, Count, Decided, Failure, Policies, UpstreamHeaders};
 use serde_json::{Value, json};
 
@@ -147,6 +147,72 @@ fn only_the_buckets_without_room_are_named() {
     assert!(!denial_lines(&answer).iter().any(|line| line.starts_with("retry-after")), "no wait will help");
     assert_eq!(answer.report, "decision=denied policy=second remaining=7 reason=never_fits");
     assert_eq!(answer.counts, [(0, Count::Allowed), (1, Count::Denied)]);
+}
+
+/// A bucket whose limit an operator has overridden.
+fn overridden(by: Overridden, bucket: BucketVerdict) -> BucketVerdict {
+    BucketVerdict { overridden: Some(by), ..bucket }
+}
+
+const RAISED: Overridden = Overridden::Limit { tokens: 1_000, period_us: 60_000_000, burst: 2_000 };
+
+#[test]
+fn another_limit_is_told_as_the_limit_that_holds() {
+    let policies = policies_with(json!({"denied": {"body": "%LIMIT%"}}));
+    let of = |verdict| policies.answer(&asks(&[0, 1]), &[verdict], 0).expect("decided");
+    let allowed = of(Verdict::Allowed(vec![
+        overridden(RAISED, bucket(Outcome::Allowed, 3, Some(0), 90_000_000)),
+        bucket(Outcome::Allowed, 6, Some(0), 200_000),
+    ]));
+    assert_eq!(
+        lines(&allowed.headers),
+        [
+            "x-ratelimit-limit: 2000",
+            "x-ratelimit-remaining: 3",
+            "x-ratelimit-reset: 90",
+            "ratelimit-policy: \"minute\";q=1000;w=60, \"second\";q=5;w=1",
+            "ratelimit: \"minute\";r=3;t=90, \"second\";r=6;t=1",
+        ]
+    );
+    assert_eq!(allowed.report, "decision=allowed policy=minute remaining=3 override=limit");
+    let denied = of(Verdict::Denied(vec![overridden(RAISED, no_room()), room()]));
+    assert_eq!(denied.report, "decision=denied policy=minute remaining=0 reason=used_up override=limit");
+    assert_eq!(denied.denial.expect("denied").body, "1000 per minute");
+}
+
+#[test]
+fn of_what_is_not_limited_nothing_is_told() {
+    let unlimited = || overridden(Overridden::Unlimited, bucket(Outcome::Allowed, 0, Some(0), 60_000_000));
+    let of = |verdict| policies().answer(&asks(&[0, 1]), &[verdict], 0).expect("decided");
+    let one = of(Verdict::Allowed(vec![unlimited(), bucket(Outcome::Allowed, 6, Some(0), 200_000)]));
+    assert_eq!(one.report, "decision=allowed policy=second remaining=6", "the other is nearer to denying");
+    assert!(lines(&one.headers).contains(&"ratelimit: \"second\";r=6;t=1".to_owned()), "{one:?}");
+    assert_eq!(one.charged, [false, true], "nothing was taken, so nothing is to be returned");
+    let all = of(Verdict::Allowed(vec![unlimited(), unlimited()]));
+    assert_eq!(all.report, "decision=allowed policy=minute override=unlimited");
+    assert_eq!(lines(&all.headers), [""; 0]);
+    let denied = of(Verdict::Denied(vec![unlimited(), no_room()]));
+    let told = denial_lines(&denied);
+    assert!(told.contains(&"ratelimit-policy: \"second\";q=5;w=1".to_owned()), "{told:?}");
+}
+
+#[test]
+fn what_is_blocked_is_denied_and_says_so() {
+    let blocked = |wait_us| overridden(Overridden::Blocked, bucket(Outcome::Denied, 60, wait_us, 9_000_000));
+    let of = |verdict| policies().answer(&asks(&[0]), &[verdict], 0).expect("decided");
+    let detail = |answer: &Answer| {
+        let body: Value = serde_json::from_str(&answer.denial.as_ref().expect("denied").body).expect("JSON");
+        body["detail"].as_str().expect("a text").to_owned()
+    };
+    let for_a_while = of(Verdict::Denied(vec![blocked(Some(8_000_001))]));
+    assert_eq!(for_a_while.report, "decision=denied policy=minute remaining=0 reason=blocked");
+    assert_eq!(detail(&for_a_while), "blocked under the limit \"minute\"; retry after 9 seconds");
+    assert!(denial_lines(&for_a_while).contains(&"retry-after: 9".to_owned()));
+    assert!(denial_lines(&for_a_while).contains(&"x-ratelimit-remaining: 0".to_owned()));
+    let for_good = of(Verdict::Denied(vec![blocked(None)]));
+    assert_eq!(detail(&for_good), "blocked under the limit \"minute\"");
+    assert!(!denial_lines(&for_good).iter().any(|line| line.starts_with("retry-after")), "nobody has said");
+    assert_eq!(for_good.counts, [(0, Count::Denied)]);
 }
 
 #[test]

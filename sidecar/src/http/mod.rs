@@ -37,7 +37,7 @@ pub use listen::{ListenError, Listener, Purpose};
 use refusal::RequestError;
 use room::Room;
 
-use crate::{batch::Batch, overrides::Overrides, store::Store, telemetry::Telemetry};
+use crate::{batch::Batch, logging::LogLevels, overrides::Overrides, store::Store, telemetry::Telemetry};
 
 /// The length of most verdicts of one bucket in JSON.
 const VERDICT_BYTES: usize = 112;
@@ -64,6 +64,7 @@ pub struct Service {
     store: Store,
     overrides: Overrides,
     telemetry: Telemetry,
+    logging: Arc<LogLevels>,
     max_body_bytes: usize,
     bodies: Arc<Room>,
     connections: Arc<Room>,
@@ -78,14 +79,21 @@ pub struct Service {
 type Count = AtomicU64;
 
 impl Service {
-    /// A service that decides takes in `store`.
+    /// A service that decides takes in `store`, and writes no log.
     #[must_use]
     pub fn new(store: Store, limits: Limits) -> Arc<Self> {
+        Self::logging(store, limits, LogLevels::unwritten())
+    }
+
+    /// The same, whose log is written.
+    #[must_use]
+    pub fn logging(store: Store, limits: Limits, logging: Arc<LogLevels>) -> Arc<Self> {
         let Limits { max_body_bytes, max_connections } = limits;
         Arc::new(Self {
             overrides: Overrides::of(&store),
             store,
             telemetry: Telemetry::default(),
+            logging,
             max_body_bytes,
             bodies: Room::new(body::BODIES_BYTES.max(max_body_bytes)),
             connections: Room::new(max_connections),

@@ -9,7 +9,7 @@ use axum::{
 use contract::Refusal;
 
 use super::json_response;
-use crate::{batch::InvalidBatch, overrides::ChangeError, store::Overloaded};
+use crate::{batch::InvalidBatch, logging::InvalidFilter, overrides::ChangeError, store::Overloaded};
 
 /// Why a request is refused. Nothing of it was taken.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +33,12 @@ pub(super) enum RequestError {
     NotJson(serde_json::Error),
     #[error("the body is not a take request: {0}")]
     NotTakes(serde_json::Error),
+    #[error("filter: {0}. {mend}", mend = InvalidFilter::MEND)]
+    InvalidFilter(#[from] InvalidFilter),
+    #[error(
+        "for: {0:?} is not a time above zero, and of 7 days at most. Write a number and a unit, such as 10m, or leave it out"
+    )]
+    InvalidWhile(String),
     #[error(transparent)]
     Invalid(#[from] InvalidBatch),
     #[error(transparent)]
@@ -139,6 +145,8 @@ impl RequestError {
             Self::BodyLost => (StatusCode::BAD_REQUEST, "body_lost"),
             Self::NotJson(_) => (StatusCode::BAD_REQUEST, "not_json"),
             Self::NotTakes(_) => (StatusCode::BAD_REQUEST, "not_takes"),
+            Self::InvalidFilter(_) => (StatusCode::BAD_REQUEST, "invalid_filter"),
+            Self::InvalidWhile(_) => (StatusCode::BAD_REQUEST, "invalid_duration"),
             Self::Invalid(invalid) => (StatusCode::BAD_REQUEST, invalid.code()),
             Self::Overloaded(_) => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
             Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),

@@ -77,7 +77,7 @@ fn named(name: String, rate: Rate, burst: Option<Whole>, spot: &Spot<'_>) -> Opt
     });
     let limit = limit.ok()?;
     // What is shown is what was written, not its lowest terms.
-    let text = format!("{} per {}", rate.tokens, long(rate.period_us));
+    let text = text(rate.tokens, rate.period_us);
     Some(NamedLimit {
         item: policy_item(&name, rate.tokens, rate.period_us, Share::WHOLE),
         name,
@@ -85,6 +85,11 @@ fn named(name: String, rate: Rate, burst: Option<Whole>, spot: &Spot<'_>) -> Opt
         text,
         rate,
     })
+}
+
+/// A limit as people write it, such as `60 per minute`.
+pub fn text(tokens: u64, period_us: u64) -> String {
+    format!("{tokens} per {}", long(period_us))
 }
 
 /// Units of time and their names, longest first.

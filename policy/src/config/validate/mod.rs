@@ -29,6 +29,7 @@ use crate::route::Memo;
 use crate::share::Share;
 use crate::{DenyCache, Mode, OnError, Policies, Policy, Problem, Sidecar};
 
+pub use limit::text as limit_text;
 pub use route::route;
 
 /// The most policies of one filter.
@@ -114,6 +115,7 @@ fn whole(value: Value, root: &Spot<'_>) -> Option<Policies> {
     let deny_cache = deny_cache(&remembered, &spot("deny_cache"));
     let headers = written.headers.read(&spot("headers")).unwrap_or_default();
     let headers = answer::headers(headers, &spot("headers"));
+    let tracing = written.tracing.read(&spot("tracing")).unwrap_or_default();
     let policies = written.policies.read(&spot("policies"))?;
     if policies.is_empty() {
         spot("policies").problem("found no policy; list at least one, with `name`, `key` and `limit`");
@@ -135,6 +137,7 @@ fn whole(value: Value, root: &Spot<'_>) -> Option<Policies> {
     Some(Policies {
         sidecar: sidecar?,
         deny_cache,
+        tracing,
         local,
         local_is_written,
         domain,

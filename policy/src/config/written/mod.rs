@@ -57,6 +57,9 @@ pub struct Written {
     /// How long the filter remembers what was denied, and answers the same question itself.
     #[serde(default)]
     pub deny_cache: Later<WrittenDenyCache>,
+    /// Whether sidecars are told of the traces that requests are part of, where these are sampled. By default false.
+    #[serde(default)]
+    pub tracing: Later<bool>,
     /// Which headers tell clients of their limits.
     #[serde(default)]
     pub headers: Later<WrittenHeaders>,

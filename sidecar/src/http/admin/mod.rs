@@ -7,6 +7,7 @@ mod buckets;
 mod events;
 mod exposition;
 mod guard;
+mod log;
 mod metrics;
 mod named;
 mod openapi;
@@ -69,6 +70,7 @@ fn documented() -> OpenApiRouter<Arc<Service>> {
         .routes(routes!(buckets::refund))
         .routes(routes!(overrides::put, overrides::remove))
         .routes(routes!(overrides::list))
+        .routes(routes!(log::get, log::put))
         // The same of a bucket whose key is empty, which no segment of a path is.
         .route("/v1/buckets/{policy}/", get(buckets::bucket))
         .route("/v1/buckets/{policy}//reset", post(buckets::reset))
