@@ -98,6 +98,11 @@ async fn run(mut config: Config, logging: Arc<LogLevels>) -> Result<(), RunError
         _ = &mut stopped => return Ok(()),
     };
     let service = Service::logging(store, config.limits, logging);
+    tokio::select! {
+        // Before it is said to be ready, so that what an operator has blocked is blocked from the first take on.
+        () = service.tried() => {}
+        _ = &mut stopped => return Ok(()),
+    }
     let mut doors = Vec::with_capacity(listeners.len() + 1);
     // The admin listener first: whoever waits for the line of the data listener may ask at both.
     if let Some((listener, guard, tls)) = admin {

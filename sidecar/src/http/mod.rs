@@ -105,6 +105,11 @@ impl Service {
         })
     }
 
+    /// Waits until what operators put in the place of limits was looked for once.
+    pub async fn tried(&self) {
+        self.overrides.tried().await;
+    }
+
     /// Makes `/readyz` answer 503 from now on.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
@@ -197,6 +202,7 @@ async fn readyz(State(service): State<Arc<Service>>) -> Result<Response, Request
         return Err(RequestError::Stopping);
     }
     service.store.ready().map_err(RequestError::NotReady)?;
+    service.overrides.ready().map_err(RequestError::NotReady)?;
     Ok(json_response(StatusCode::OK, &json!({ "status": "ready" }), 0))
 }
 

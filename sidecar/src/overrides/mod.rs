@@ -1,15 +1,17 @@
-//! What operators put in the place of limits, bucket by bucket.
+//! What operators put in the place of limits, bucket by bucket: specified in `lua/SPEC.md`.
 //!
 //! [`apply`] is how that acts on what is decided, [`table`] what is known at one instant, and this keeps it.
 
 pub mod apply;
 pub mod table;
+mod watch;
 mod written;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use apply::Changed;
-use table::{MAX_OVERRIDES, Table};
+use table::{Current, MAX_OVERRIDES};
+use watch::Watched;
 pub use written::{Instead, Override, Told, WrittenLimit};
 
 use crate::{batch::Batch, clock::Clock, store::Store};
@@ -17,7 +19,7 @@ use crate::{batch::Batch, clock::Clock, store::Store};
 /// The overrides of a store's buckets.
 #[derive(Debug)]
 pub struct Overrides {
-    table: Mutex<Arc<Table>>,
+    current: Arc<Current>,
     keeper: Keeper,
 }
 
@@ -26,8 +28,8 @@ pub struct Overrides {
 enum Keeper {
     /// In this process, as its buckets are.
     Memory(Clock),
-    /// Nowhere yet.
-    Nowhere,
+    /// With the buckets, for all that share them.
+    Shared(Watched),
 }
 
 /// Why nothing was changed.
@@ -42,59 +44,84 @@ pub enum ChangeError {
 }
 
 impl Overrides {
-    /// Those of the buckets in `store`.
+    /// Those of the buckets in `store`, which must live in a tokio runtime where it is shared.
     #[must_use]
     pub fn of(store: &Store) -> Self {
+        let current = Arc::<Current>::default();
+        let watched = |control| Keeper::Shared(Watched::start(control, Arc::clone(&current)));
         let keeper = match store {
             Store::Memory(_, clock) => Keeper::Memory(*clock),
-            Store::Redis(_) | Store::Cluster(_) => Keeper::Nowhere,
+            Store::Redis(redis) => watched(redis.control()),
+            Store::Cluster(cluster) => watched(cluster.control()),
         };
-        Self { table: Mutex::default(), keeper }
+        Self { current, keeper }
+    }
+
+    /// Waits until they were looked for once, whether or not they were found.
+    pub async fn tried(&self) {
+        match &self.keeper {
+            Keeper::Memory(_) => {}
+            Keeper::Shared(watched) => watched.tried().await,
+        }
+    }
+
+    /// Whether they are known: without them what an operator has blocked would be allowed.
+    ///
+    /// # Errors
+    /// Why not, in a sentence for an operator.
+    pub fn ready(&self) -> Result<(), String> {
+        match self.age_us() {
+            Some(_) => Ok(()),
+            None => Err("what operators put in the place of limits has not been read yet".to_owned()),
+        }
     }
 
     /// Changes what a batch asks of buckets whose limits are overridden.
     pub fn apply(&self, batch: &mut Batch) -> Changed {
-        let table = self.table();
-        if table.is_empty() { Changed::default() } else { apply::apply(&table, batch, self.now_us()) }
+        let table = self.current.get();
+        match self.now_us() {
+            Some(now_us) if !table.is_empty() => apply::apply(&table, batch, now_us),
+            _ => Changed::default(),
+        }
     }
 
     /// What is in the place of a bucket's limit.
     #[must_use]
     pub fn find(&self, bucket_key: &str) -> Option<Override> {
-        self.table().of(bucket_key, self.now_us()).cloned()
+        self.current.get().of(bucket_key, self.now_us()?).cloned()
     }
 
     /// All that hold, each with the name of its bucket, in the order of the names.
     #[must_use]
     pub fn list(&self) -> Vec<(String, Override)> {
-        let table = self.table();
-        let holding = table.holding(self.now_us());
+        let table = self.current.get();
+        let holding = table.holding(self.now_us().unwrap_or(0));
         let mut list: Vec<_> = holding.map(|(key, found)| (key.to_owned(), found.clone())).collect();
         list.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         list
     }
 
-    /// How many there are.
+    /// How many hold.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.table().len()
+        self.current.get().holding(self.now_us().unwrap_or(0)).count()
     }
 
     /// How long ago they were last known to be as they are kept, in microseconds; nothing where they never were.
     #[must_use]
     pub fn age_us(&self) -> Option<u64> {
-        match self.keeper {
+        match &self.keeper {
             Keeper::Memory(_) => Some(0),
-            Keeper::Nowhere => None,
+            Keeper::Shared(watched) => watched.age_us(),
         }
     }
 
-    /// The store's time, by which they expire, in microseconds since 1970.
+    /// The store's time, by which they expire, in microseconds since 1970; nothing before it was heard.
     #[must_use]
-    pub fn now_us(&self) -> u64 {
+    pub fn now_us(&self) -> Option<u64> {
         match &self.keeper {
-            Keeper::Memory(clock) => clock.now_us(),
-            Keeper::Nowhere => 0,
+            Keeper::Memory(clock) => Some(clock.now_us()),
+            Keeper::Shared(watched) => watched.now_us(),
         }
     }
 
@@ -104,15 +131,15 @@ impl Overrides {
     /// [`ChangeError`]; it may have been put all the same where nothing was heard of it.
     pub async fn put(&self, bucket_key: &str, with: Override) -> Result<(), ChangeError> {
         match &self.keeper {
-            Keeper::Memory(clock) => self.change(|table| {
+            Keeper::Memory(clock) => self.current.change(|table| {
                 table.forget_expired(clock.now_us());
-                if table.len() >= MAX_OVERRIDES && table.of(bucket_key, 0).is_none() {
+                if table.len() >= MAX_OVERRIDES && !table.has(bucket_key) {
                     return Err(ChangeError::TooMany);
                 }
                 table.put(bucket_key.to_owned(), with);
                 Ok(())
             }),
-            Keeper::Nowhere => Err(nowhere()),
+            Keeper::Shared(watched) => watched.put(bucket_key, with).await,
         }
     }
 
@@ -122,11 +149,11 @@ impl Overrides {
     /// [`ChangeError::Unavailable`]; it may have been removed all the same where nothing was heard of it.
     pub async fn remove(&self, bucket_key: &str) -> Result<bool, ChangeError> {
         match &self.keeper {
-            Keeper::Memory(clock) => Ok(self.change(|table| {
-                let found = table.remove(bucket_key);
-                found.is_some_and(|found| found.holds(clock.now_us()))
-            })),
-            Keeper::Nowhere => Err(nowhere()),
+            Keeper::Memory(clock) => {
+                let found = self.current.change(|table| table.remove(bucket_key));
+                Ok(found.is_some_and(|found| found.holds(clock.now_us())))
+            }
+            Keeper::Shared(watched) => watched.remove(bucket_key).await,
         }
     }
 
@@ -134,25 +161,8 @@ impl Overrides {
     pub async fn tell_others(&self) {
         match &self.keeper {
             // There is nobody else.
-            Keeper::Memory(_) | Keeper::Nowhere => {}
+            Keeper::Memory(_) => {}
+            Keeper::Shared(watched) => watched.tell_others().await,
         }
     }
-
-    fn table(&self) -> Arc<Table> {
-        Arc::clone(&self.lock())
-    }
-
-    /// Whoever decides now goes on by the table that it has.
-    fn change<T>(&self, change: impl FnOnce(&mut Table) -> T) -> T {
-        change(Arc::make_mut(&mut self.lock()))
-    }
-
-    /// Nothing that holds it can panic halfway, so what a panic left is as good as before.
-    fn lock(&self) -> MutexGuard<'_, Arc<Table>> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn nowhere() -> ChangeError {
-    ChangeError::Unavailable("this store cannot keep overrides".to_owned())
 }

@@ -1,6 +1,9 @@
 //! All overrides that are known at one instant: a decision uses one table as a whole.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use foldhash::fast::RandomState;
 
@@ -35,15 +38,22 @@ impl Table {
         self.by_bucket.get(bucket_key).filter(|found| found.holds(now_us))
     }
 
+    /// Whether there is one for a bucket, though it may hold no longer.
+    #[must_use]
+    pub fn has(&self, bucket_key: &str) -> bool {
+        self.by_bucket.contains_key(bucket_key)
+    }
+
     /// Those that hold at `now_us`.
     pub fn holding(&self, now_us: u64) -> impl Iterator<Item = (&str, &Override)> {
         let all = self.by_bucket.iter().map(|(bucket_key, found)| (bucket_key.as_str(), found));
         all.filter(move |(_, found)| found.holds(now_us))
     }
 
-    /// The names of those that hold no longer.
-    pub fn expired(&self, now_us: u64) -> impl Iterator<Item = &str> {
-        self.by_bucket.iter().filter(move |(_, found)| !found.holds(now_us)).map(|(key, _)| key.as_str())
+    /// Those that hold no longer at `now_us`.
+    pub fn expired(&self, now_us: u64) -> impl Iterator<Item = (&str, &Override)> {
+        let all = self.by_bucket.iter().map(|(bucket_key, found)| (bucket_key.as_str(), found));
+        all.filter(move |(_, found)| !found.holds(now_us))
     }
 
     /// Puts one in, in the place of what there was.
@@ -56,16 +66,38 @@ impl Table {
         self.by_bucket.remove(bucket_key)
     }
 
-    /// Forgets those that hold no longer; whether there were any.
-    pub fn forget_expired(&mut self, now_us: u64) -> bool {
-        let before = self.by_bucket.len();
+    /// Forgets those that hold no longer at `now_us`.
+    pub fn forget_expired(&mut self, now_us: u64) {
         self.by_bucket.retain(|_, found| found.holds(now_us));
-        self.by_bucket.len() < before
     }
 }
 
 impl FromIterator<(String, Override)> for Table {
     fn from_iter<I: IntoIterator<Item = (String, Override)>>(overrides: I) -> Self {
         Self { by_bucket: overrides.into_iter().collect() }
+    }
+}
+
+/// The table that decisions are made by now.
+#[derive(Debug, Default)]
+pub(super) struct Current(Mutex<Arc<Table>>);
+
+impl Current {
+    /// Whoever has it decides by it to the end.
+    pub(super) fn get(&self) -> Arc<Table> {
+        Arc::clone(&self.lock())
+    }
+
+    pub(super) fn set(&self, table: Table) {
+        *self.lock() = Arc::new(table);
+    }
+
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Table) -> T) -> T {
+        change(Arc::make_mut(&mut self.lock()))
+    }
+
+    /// Nothing that holds it can panic halfway, so what a panic left is as good as before.
+    fn lock(&self) -> MutexGuard<'_, Arc<Table>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

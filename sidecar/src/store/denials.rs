@@ -85,6 +85,13 @@ impl Remembered {
         Ok(Answer { now_us: asked.now_us, verdicts: known.verdicts.into_iter().map(verdict).collect() })
     }
 
+    /// Forgets everything, and learns nothing of what was asked before.
+    pub(super) fn forget_all(&self) {
+        if let Some(known) = &self.known {
+            lock(known).forget_all(self.now_us());
+        }
+    }
+
     /// Of how many buckets something is remembered.
     pub(super) fn len(&self) -> usize {
         self.known.as_ref().map_or(0, |known| lock(known).buckets.len())
@@ -136,6 +143,8 @@ struct Known {
     buckets: Denials<String, Standing>,
     /// The store's time of the latest answer, and when that was heard.
     heard: (u64, u64),
+    /// When all was forgotten: what was asked before may be true no longer.
+    forgotten_at_us: u64,
 }
 
 /// How a bucket stood in a take that was denied: it denied it, or it is known only for its answer.
@@ -148,7 +157,16 @@ struct Standing {
 
 impl Known {
     fn new(cache: DenyCache) -> Self {
-        Self { buckets: Denials::new(cache.entries, micros(cache.ceiling)), heard: (0, 0) }
+        Self {
+            buckets: Denials::new(cache.entries, micros(cache.ceiling)),
+            heard: (0, 0),
+            forgotten_at_us: 0,
+        }
+    }
+
+    fn forget_all(&mut self, now_us: u64) {
+        self.buckets.clear();
+        self.forgotten_at_us = now_us;
     }
 
     fn answer(&mut self, takes: &[Take], now_us: u64) -> Option<KnownAnswer> {
@@ -203,7 +221,7 @@ impl Known {
                 // What was known may have been wrong, as after a refund by another sidecar, and is out of date.
                 Verdict::Allowed(_) => self.forget(take),
                 // A take that follows is always asked.
-                Verdict::Denied(buckets) if !take.follows => {
+                Verdict::Denied(buckets) if !take.follows && asked_at_us >= self.forgotten_at_us => {
                     for (ask, verdict) in take.buckets.iter().zip(buckets) {
                         // Of a bucket that had room it is only known how it stood: for the ceiling.
                         let wait_us = match verdict.outcome {
@@ -350,6 +368,19 @@ mod tests {
         known.learn(&[&take(&["b"])], &Answer { now_us: 7_000, verdicts }, 1_000, 1_020);
         assert!(!is_known(&mut known, &denied, 1_030));
         assert!(is_known(&mut known, &take(&["a"]), 1_030), "and no other");
+    }
+
+    #[test]
+    fn all_is_forgotten_and_what_was_asked_before_is_not_learnt_after() {
+        let denied = take(&["a"]);
+        let mut known = knowing(&denied, &[80]);
+        known.forget_all(1_020);
+        assert!(!is_known(&mut known, &denied, 1_030));
+        learn(&mut known, &denied, &[80]);
+        assert!(!is_known(&mut known, &denied, 1_030), "it was asked at 1000");
+        known.forgotten_at_us = 1_000;
+        learn(&mut known, &denied, &[80]);
+        assert!(is_known(&mut known, &denied, 1_030));
     }
 
     #[test]

@@ -8,8 +8,22 @@ use sluice::store::redis::RedisStore;
 use super::{TIMEOUTS, address, redis, remaining, until, until_ready, until_said};
 
 /// What lua/SPEC.md says that a user needs.
-const RIGHTS: [&str; 9] =
-    ["resetkeys", "~sluice:1:*", "+evalsha", "+eval", "+script|load", "+mget", "+set", "+del", "+time"];
+const RIGHTS: [&str; 14] = [
+    "resetkeys",
+    "~sluice:1:*",
+    "+evalsha",
+    "+eval",
+    "+script|load",
+    "+mget",
+    "+set",
+    "+del",
+    "+hget",
+    "+hgetall",
+    "+hset",
+    "+hdel",
+    "+hlen",
+    "+time",
+];
 
 /// A name that could be taken for what is said of keys.
 const USER: &str = "monkey";
@@ -49,6 +63,11 @@ async fn a_right_that_is_missing_is_named_and_seen_once_it_is_given() {
         ("+mget", "MGET"),
         ("+set", "SET"),
         ("+del", "DEL"),
+        ("+hget", "HGET"),
+        ("+hgetall", "HGETALL"),
+        ("+hset", "HSET"),
+        ("+hdel", "HDEL"),
+        ("+hlen", "HLEN"),
         ("+time", "TIME"),
     ] {
         let rights: Vec<&str> = RIGHTS.into_iter().filter(|&right| right != missing).collect();

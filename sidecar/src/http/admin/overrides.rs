@@ -85,7 +85,9 @@ pub(super) async fn put(
 ) -> Result<Response, RequestError> {
     let wanted: Wanted = read(&service, body).await?;
     let named = Named::find(&service, path, query).await?;
-    let wanted = wanted.valid(service.overrides.now_us()).map_err(BucketError::InvalidOverride)?;
+    // Without the store's time nothing can expire, and nothing could be put.
+    let now_us = service.overrides.now_us().ok_or(BucketError::StoreUnavailable)?;
+    let wanted = wanted.valid(now_us).map_err(BucketError::InvalidOverride)?;
     let (instead, expires_at_us) = (wanted.instead, wanted.expires_at_us);
     service.overrides.put(&named.bucket_key, wanted).await.map_err(BucketError::from)?;
     let (domain, policy) = (&named.domain, &named.policy);

@@ -8,7 +8,7 @@ use tokio::{sync::watch, time::Instant};
 use tracing::debug;
 
 use super::{
-    Fault, RedisAddress, Timeouts,
+    Fault, Handle, RedisAddress, Timeouts,
     dial::{Connection, DialError, dial},
     fault::RIGHTS,
     lanes::Lane,
@@ -179,6 +179,11 @@ impl Link {
             .map_err(|_| ConnectError::Timeout { within: timeouts.connect, tls: address.has_tls() })?
     }
 
+    /// Its connection, for whoever asks for what is no take.
+    pub(super) fn handle(&self) -> Handle {
+        Handle(self.connection.redis.clone())
+    }
+
     /// Waits until the connection is lost.
     pub(super) async fn lost(&self) {
         self.connection.lost.notified().await;
@@ -291,7 +296,7 @@ fn command(name: &str, script: &str, takes: &[&Take]) -> redis::Cmd {
     command
 }
 
-/// Calls what the script calls, so that a right that is missing is named: of an error within a script Redis tells neither
+/// Calls what the scripts call, so that a right that is missing is named: of an error within a script Redis tells neither
 /// command nor key. A user that may `SET` and not `DEL` would fail a batch after a part of it was written.
 async fn check_rights(
     connection: &mut MultiplexedConnection,
@@ -301,8 +306,10 @@ async fn check_rights(
     let mut calls = redis::pipe();
     calls.cmd("TIME").cmd("MGET").arg(key);
     calls.cmd("SET").arg(key).arg("").arg("PX").arg(1).cmd("DEL").arg(key);
+    calls.cmd("HSET").arg(key).arg("").arg("").cmd("HGET").arg(key).arg("").cmd("HGETALL").arg(key);
+    calls.cmd("HLEN").arg(key).cmd("HDEL").arg(key).arg("");
     calls.cmd("EVAL").arg("return 1").arg(0).ignore_errors();
-    let mut names = vec!["TIME", "MGET", "SET", "DEL", "EVAL"];
+    let mut names = vec!["TIME", "MGET", "SET", "DEL", "HSET", "HGET", "HGETALL", "HLEN", "HDEL", "EVAL"];
     if probe.node_key.is_some() {
         // It tells of the command behind it, which needs none.
         calls.cmd("ASKING").cmd("TIME");

@@ -7,8 +7,10 @@
 mod address;
 mod breaker;
 pub mod cluster;
+mod control;
 mod dial;
 mod fault;
+mod kept;
 mod lanes;
 mod link;
 mod queue;
@@ -24,7 +26,10 @@ use contract::{FailureReason, MAX_BUCKETS};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
 pub use address::{InvalidAddress, RedisAddress};
+pub use control::{Control, ControlError};
+use control::{Handle, Way};
 use fault::Fault;
+pub use kept::{Change, Kept};
 use lanes::Lane;
 use queue::Job;
 use runs::Runs;
@@ -79,6 +84,7 @@ pub struct RedisStore {
     remembered: Arc<Remembered>,
     runs: Arc<Runs>,
     link: watch::Receiver<LinkState>,
+    handle: watch::Receiver<Option<Handle>>,
     /// Which Redis, as it is told.
     address: String,
     timeouts: Timeouts,
@@ -108,7 +114,7 @@ impl RedisStore {
         let told = address.to_string();
         let runs = Arc::new(Runs::default());
         let worker = worker::Worker::new(address, asking, waiting, state, Arc::clone(&remembered), &runs);
-        let given_up = worker.given_up();
+        let (given_up, handle) = (worker.given_up(), worker.handle());
         tokio::spawn(worker.work());
         // An error means that the worker is gone, which the first take then tells.
         let _ = link.wait_for(|state| *state != LinkState::Starting).await;
@@ -120,6 +126,7 @@ impl RedisStore {
             remembered,
             runs,
             link,
+            handle,
             address: told,
             timeouts,
             clock: Clock::start(),
@@ -151,6 +158,13 @@ impl RedisStore {
                 Answer::failed(takes, FailureReason::StoreUnavailable, self.clock.now_us())
             }
         })
+    }
+
+    /// A way to ask it for what is no take.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        let way = Way::One(self.handle.clone());
+        Control::new(way, Arc::clone(&self.remembered), self.timeouts.connect)
     }
 
     /// How many buckets wait or are under way; a batch counts for [`MAX_BUCKETS`] at least.

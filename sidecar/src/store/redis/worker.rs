@@ -12,7 +12,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    Asking, LinkState, RedisAddress, Timeouts,
+    Asking, Handle, LinkState, RedisAddress, Timeouts,
     breaker::{Breaker, Event, LONGEST_PAUSE, State, Step},
     lanes::Lanes,
     link::{Link, RunError},
@@ -43,6 +43,8 @@ pub(super) struct Worker {
     given_up: Arc<Notify>,
     queue: Lanes,
     state: watch::Sender<LinkState>,
+    /// The connection, for whoever asks for what is no take.
+    handle: watch::Sender<Option<Handle>>,
     remembered: Arc<Remembered>,
     runs: Arc<Runs>,
     breaker: Breaker,
@@ -86,6 +88,7 @@ impl Worker {
             given_up: Arc::default(),
             queue: Lanes::new(asking.in_flight),
             state,
+            handle: watch::Sender::new(None),
             remembered,
             runs: Arc::clone(runs),
             breaker: Breaker::new(),
@@ -102,11 +105,19 @@ impl Worker {
         Arc::clone(&self.given_up)
     }
 
+    /// The connection, where there is one.
+    pub(super) fn handle(&self) -> watch::Receiver<Option<Handle>> {
+        self.handle.subscribe()
+    }
+
     /// Keeps a link and serves jobs over it until the store is dropped.
     pub(super) async fn work(mut self) {
         let mut step = Some(Step::Connect(self.breaker.next_pause()));
         while let Some((link, primary)) = self.connect(step).await {
-            match self.serve(&link, primary.as_ref()).await {
+            self.handle.send_replace(Some(link.handle()));
+            let ended = self.serve(&link, primary.as_ref()).await;
+            self.handle.send_replace(None);
+            match ended {
                 Ended::Stopped => return,
                 Ended::Lost(reason) => step = self.on(Event::Lost, Some(reason)),
             }

@@ -22,9 +22,9 @@ use tokio::{sync::Semaphore, task::AbortHandle};
 
 pub use address::ClusterAddress;
 use decide::Request;
-use nodes::Nodes;
+pub(super) use nodes::Nodes;
 
-use super::{Asking, RunsTold, WAITING_BUCKETS, places_of};
+use super::{Asking, Control, RunsTold, WAITING_BUCKETS, Way, places_of};
 use crate::{
     batch::Batch,
     clock::Clock,
@@ -85,6 +85,13 @@ impl ClusterStore {
     #[must_use]
     pub fn partly(&self) -> Option<String> {
         self.nodes.health().ok().flatten()
+    }
+
+    /// A way to ask it for what is no take.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        let patience = self.nodes.asking().timeouts.connect;
+        Control::new(Way::Cluster(Arc::clone(&self.nodes)), Arc::clone(&self.remembered), patience)
     }
 
     /// How many places are taken by what waits or is under way.

@@ -13,12 +13,12 @@ use super::{
 };
 use crate::store::{
     denials::Remembered,
-    redis::{Asking, LinkState, RedisAddress, RunsTold, queue::Job, runs::Runs, worker::Worker},
+    redis::{Asking, Handle, LinkState, RedisAddress, RunsTold, queue::Job, runs::Runs, worker::Worker},
 };
 
 /// What is known of a Cluster.
 #[derive(Debug)]
-pub(super) struct Nodes {
+pub(in crate::store::redis) struct Nodes {
     address: ClusterAddress,
     asking: Asking,
     remembered: Arc<Remembered>,
@@ -38,6 +38,7 @@ pub(super) struct Nodes {
 struct Connected {
     jobs: mpsc::UnboundedSender<Job>,
     link: watch::Receiver<LinkState>,
+    handle: watch::Receiver<Option<Handle>>,
     /// By which it is probed.
     key: watch::Sender<String>,
 }
@@ -69,24 +70,24 @@ impl Nodes {
         self.runs.told()
     }
 
-    pub(super) fn node_of(&self, slot: u16) -> Option<Node> {
+    pub(in crate::store::redis) fn node_of(&self, slot: u16) -> Option<Node> {
         lock(&self.map).node_of(slot).cloned()
     }
 
     /// Reads whom a node names, as it is known here: by TLS perhaps by its name, which is all that its certificate has.
-    pub(super) fn read_node(&self, written: &str, asked: &Node) -> Option<Node> {
+    pub(in crate::store::redis) fn read_node(&self, written: &str, asked: &Node) -> Option<Node> {
         let node = read_node(written, &asked.host)?;
         Some(lock(&self.aliases).get(&node).cloned().unwrap_or(node))
     }
 
     /// Notes where a slot has moved to, and that the map is to be read anew.
-    pub(super) fn moved(&self, slot: u16, node: &Node) {
+    pub(in crate::store::redis) fn moved(&self, slot: u16, node: &Node) {
         lock(&self.map).moved(slot, node);
         self.doubt();
     }
 
     /// Has the map read anew, soon.
-    pub(super) fn doubt(&self) {
+    pub(in crate::store::redis) fn doubt(&self) {
         self.doubt.notify_one();
     }
 
@@ -97,6 +98,16 @@ impl Nodes {
 
     /// Gives a node something to decide. What is given back by dropping it has failed.
     pub(super) fn send(&self, node: &Node, job: Job) {
+        // A worker ends with its sender, so it is there.
+        let _ = self.with(node, |known| known.jobs.send(job).is_ok());
+    }
+
+    /// The connection to a node, where there is one.
+    pub(in crate::store::redis) fn handle(&self, node: &Node) -> Option<Handle> {
+        self.with(node, |known| known.handle.borrow().clone())
+    }
+
+    fn with<T>(&self, node: &Node, does: impl FnOnce(&Connected) -> T) -> T {
         let mut connected = lock(&self.connected);
         let known = match connected.get(node) {
             Some(known) => known,
@@ -105,8 +116,7 @@ impl Nodes {
                 connected.entry(node.clone()).or_insert_with(|| self.connect(node, key))
             }
         };
-        // A worker ends with its sender, so it is there.
-        let _ = known.jobs.send(job);
+        does(known)
     }
 
     /// `key` is one that the node has.
@@ -117,6 +127,7 @@ impl Nodes {
         let address = self.address.common.with_node(node.clone(), known_key);
         let worker =
             Worker::new(address, self.asking, arrivals, state, Arc::clone(&self.remembered), &self.runs);
+        let handle = worker.handle();
         tokio::spawn(worker.work());
         let (mut heard, doubt) = (link.clone(), Arc::clone(&self.doubt));
         tokio::spawn(async move {
@@ -125,7 +136,7 @@ impl Nodes {
                 doubt.notify_one();
             }
         });
-        Connected { jobs, link, key }
+        Connected { jobs, link, handle, key }
     }
 
     /// Whom to ask for the map: the seeds, and whoever was known to have slots.
