@@ -7,6 +7,8 @@ use contract::{
     MIN_LEASE_TTL_US, TakeRequest,
 };
 
+use crate::code::Code;
+
 /// Takes to be decided in order, each from all of its buckets or from none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
@@ -233,26 +235,26 @@ pub enum InvalidBatch {
 impl InvalidBatch {
     /// The stable code that clients see.
     #[must_use]
-    pub const fn code(&self) -> &'static str {
+    pub const fn code(&self) -> Code {
         match self {
-            Self::NoTakes | Self::NoBuckets { .. } => "nothing_asked",
-            Self::TooManyTakes { .. } => "too_many_takes",
-            Self::TooManyBuckets { .. } | Self::TooManyBucketsFollow { .. } => "too_many_buckets",
-            Self::FollowsNothing => "follows_nothing",
-            Self::DuplicateBucket { .. } => "duplicate_bucket",
-            Self::InvalidName { .. } => "invalid_name",
-            Self::KeyTooLong { .. } => "key_too_long",
-            Self::InvalidLimit { .. } => "invalid_limit",
-            Self::CostTooLarge { .. } => "cost_too_large",
+            Self::NoTakes | Self::NoBuckets { .. } => Code::NothingAsked,
+            Self::TooManyTakes { .. } => Code::TooManyTakes,
+            Self::TooManyBuckets { .. } | Self::TooManyBucketsFollow { .. } => Code::TooManyBuckets,
+            Self::FollowsNothing => Code::FollowsNothing,
+            Self::DuplicateBucket { .. } => Code::DuplicateBucket,
+            Self::InvalidName { .. } => Code::InvalidName,
+            Self::KeyTooLong { .. } => Code::KeyTooLong,
+            Self::InvalidLimit { .. } => Code::InvalidLimit,
+            Self::CostTooLarge { .. } => Code::CostTooLarge,
             Self::NoTerms { .. }
             | Self::NeedlessTerms { .. }
             | Self::InvalidTtl { .. }
             | Self::InvalidShare { .. }
-            | Self::NothingLeased { .. } => "invalid_lease",
+            | Self::NothingLeased { .. } => Code::InvalidLease,
             Self::NoLease { .. }
             | Self::NeedlessLease { .. }
             | Self::InvalidLease { .. }
-            | Self::TooMuchReturned { .. } => "invalid_return",
+            | Self::TooMuchReturned { .. } => Code::InvalidReturn,
         }
     }
 }
@@ -444,6 +446,6 @@ mod tests {
         let request: TakeRequest = serde_json::from_str(&golden).expect("well formed");
         let refused = Batch::try_from(&request).expect_err("a burst of 0");
         assert_eq!(refused.to_string(), "takes[0].buckets[1]: the burst is 0; it must be at least 1");
-        assert_eq!(refused.code(), "invalid_limit");
+        assert_eq!(refused.code(), Code::InvalidLimit);
     }
 }

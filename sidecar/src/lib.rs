@@ -13,6 +13,7 @@ pub mod admin_client;
 pub mod batch;
 pub mod check;
 pub mod clock;
+pub mod code;
 pub mod command;
 pub mod config;
 pub mod descriptors;

@@ -6,12 +6,13 @@ mod man;
 mod offline;
 mod online;
 mod print;
+mod reference;
 mod run;
 mod top;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-pub use offline::{CheckArgs, CompletionsArgs, ExplainArgs, ManArgs};
+pub use offline::{CheckArgs, CompletionsArgs, DocumentFormat, ExplainArgs, ManArgs, OpenapiArgs};
 pub use online::{Asking, BucketArgs, By, LogArgs, OverrideArgs, PolicyArgs, RefundArgs, TopArgs};
 pub use run::{complain, misused, run};
 
@@ -79,8 +80,8 @@ pub enum Task {
     Explain(ExplainArgs),
     /// Print the JSON Schema of the filter's configuration, for editors
     Schema,
-    /// Print the OpenAPI document of the admin API
-    Openapi,
+    /// Print the OpenAPI document of the admin API, or its reference in Markdown
+    Openapi(OpenapiArgs),
     /// Print what a shell needs to complete this command line
     Completions(CompletionsArgs),
     /// Print the manual's page, or write all pages

@@ -1,8 +1,8 @@
-//! What is asked of files, without any sidecar: the arguments of `sluice check`, `explain`, `completions` and `man`.
+//! What is asked of files, without any sidecar: the arguments of `sluice check`, `explain`, `openapi`, `completions` and `man`.
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 use super::Format;
 use crate::explain::{Attribute, ClientAddress, Header, RequestLine};
@@ -113,4 +113,21 @@ pub struct ManArgs {
     /// Write sluice.1 and a page for each command into this directory, instead of printing sluice.1
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
+}
+
+/// How the admin API is told.
+#[derive(Clone, Debug, PartialEq, Eq, Parser)]
+pub struct OpenapiArgs {
+    /// For programs, or the reference of docs/api.md
+    #[arg(long, default_value = "json")]
+    pub format: DocumentFormat,
+}
+
+/// What a document is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DocumentFormat {
+    /// OpenAPI 3.1.
+    Json,
+    /// Tables of all paths, fields and codes.
+    Markdown,
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use clap::CommandFactory;
 
-use super::{CommandLine, CompletionsArgs};
+use super::{CommandLine, CompletionsArgs, DocumentFormat, OpenapiArgs, reference};
 use crate::http::admin;
 
 /// What a shell completes by.
@@ -15,6 +15,10 @@ pub(super) fn completions(args: &CompletionsArgs) -> io::Result<()> {
 }
 
 /// The admin API.
-pub(super) fn openapi() -> io::Result<()> {
-    writeln!(io::stdout(), "{}", admin::document().to_pretty_json().map_err(io::Error::other)?)
+pub(super) fn openapi(args: &OpenapiArgs) -> io::Result<()> {
+    let text = match args.format {
+        DocumentFormat::Json => admin::document().to_pretty_json().map(|json| json + "\n"),
+        DocumentFormat::Markdown => reference::markdown(),
+    };
+    io::stdout().write_all(text.map_err(io::Error::other)?.as_bytes())
 }

@@ -24,7 +24,7 @@ pub fn run(task: &Task, args: &Args) -> ExitCode {
         Task::Check(args) => run_check(args),
         Task::Explain(args) => run_explain(args),
         Task::Schema => printed(writeln!(io::stdout(), "{:#}", policy::schema())),
-        Task::Openapi => printed(print::openapi()),
+        Task::Openapi(args) => printed(print::openapi(args)),
         Task::Completions(args) => printed(print::completions(args)),
         Task::Man(args) => run_man(args),
         Task::Top(of) => asked(top::run(of, args)),

@@ -9,7 +9,9 @@ use axum::{
 use contract::Refusal;
 
 use super::json_response;
-use crate::{batch::InvalidBatch, logging::InvalidFilter, overrides::ChangeError, store::Overloaded};
+use crate::{
+    batch::InvalidBatch, code::Code, logging::InvalidFilter, overrides::ChangeError, store::Overloaded,
+};
 
 /// Why a request is refused. Nothing of it was taken.
 #[derive(Debug, thiserror::Error)]
@@ -106,24 +108,22 @@ pub(super) enum BucketError {
 }
 
 impl BucketError {
-    fn status_and_code(&self) -> (StatusCode, &'static str) {
+    fn code(&self) -> Code {
         match self {
-            Self::InvalidName(_) => (StatusCode::BAD_REQUEST, "invalid_name"),
-            Self::KeyTooLong { .. } => (StatusCode::BAD_REQUEST, "key_too_long"),
-            Self::NotText => (StatusCode::BAD_REQUEST, "not_text"),
-            Self::InvalidQuery(_) => (StatusCode::BAD_REQUEST, "invalid_query"),
-            Self::InvalidLimit(_) => (StatusCode::BAD_REQUEST, "invalid_limit"),
-            Self::UnknownPolicy(_) => (StatusCode::NOT_FOUND, "unknown_policy"),
-            Self::AmbiguousDomain { .. } => (StatusCode::CONFLICT, "ambiguous_domain"),
-            Self::InvalidBody(_) => (StatusCode::BAD_REQUEST, "invalid_body"),
-            Self::InvalidOverride(_) => (StatusCode::BAD_REQUEST, "invalid_override"),
-            Self::InvalidRefund(_) => (StatusCode::BAD_REQUEST, "invalid_refund"),
-            Self::NoOverride => (StatusCode::NOT_FOUND, "no_override"),
-            Self::StoreUnavailable | Self::Change(ChangeError::Unavailable(_)) => {
-                (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
-            }
-            Self::StoreFull => (StatusCode::SERVICE_UNAVAILABLE, "store_full"),
-            Self::Change(ChangeError::TooMany) => (StatusCode::CONFLICT, "too_many_overrides"),
+            Self::InvalidName(_) => Code::InvalidName,
+            Self::KeyTooLong { .. } => Code::KeyTooLong,
+            Self::NotText => Code::NotText,
+            Self::InvalidQuery(_) => Code::InvalidQuery,
+            Self::InvalidLimit(_) => Code::InvalidLimit,
+            Self::UnknownPolicy(_) => Code::UnknownPolicy,
+            Self::AmbiguousDomain { .. } => Code::AmbiguousDomain,
+            Self::InvalidBody(_) => Code::InvalidBody,
+            Self::InvalidOverride(_) => Code::InvalidOverride,
+            Self::InvalidRefund(_) => Code::InvalidRefund,
+            Self::NoOverride => Code::NoOverride,
+            Self::StoreUnavailable | Self::Change(ChangeError::Unavailable(_)) => Code::StoreUnavailable,
+            Self::StoreFull => Code::StoreFull,
+            Self::Change(ChangeError::TooMany) => Code::TooManyOverrides,
         }
     }
 }
@@ -134,34 +134,32 @@ impl RequestError {
         if error.is_data() { Self::NotTakes(error) } else { Self::NotJson(error) }
     }
 
-    /// The one place where errors become HTTP: a status, and a code that stays the same when words change.
-    fn status_and_code(&self) -> (StatusCode, &'static str) {
+    /// The one place where errors become HTTP: by a code, which has its status.
+    fn code(&self) -> Code {
         match self {
-            Self::UnknownPath => (StatusCode::NOT_FOUND, "unknown_path"),
-            Self::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, "wrong_method"),
-            Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
-            Self::BodyTooSlow(_) => (StatusCode::REQUEST_TIMEOUT, "body_too_slow"),
-            Self::NoRoom => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
-            Self::BodyLost => (StatusCode::BAD_REQUEST, "body_lost"),
-            Self::NotJson(_) => (StatusCode::BAD_REQUEST, "not_json"),
-            Self::NotTakes(_) => (StatusCode::BAD_REQUEST, "not_takes"),
-            Self::InvalidFilter(_) => (StatusCode::BAD_REQUEST, "invalid_filter"),
-            Self::InvalidWhile(_) => (StatusCode::BAD_REQUEST, "invalid_duration"),
-            Self::Invalid(invalid) => (StatusCode::BAD_REQUEST, invalid.code()),
-            Self::Overloaded(_) => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
-            Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
-            Self::NotReady(_) | Self::NotReadyUntold => {
-                (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
-            }
-            Self::UnknownAdminPath => (StatusCode::NOT_FOUND, "unknown_path"),
-            Self::WrongAdminMethod => (StatusCode::METHOD_NOT_ALLOWED, "wrong_method"),
-            Self::NoToken => (StatusCode::UNAUTHORIZED, "no_token"),
-            Self::InvalidQuery(_) => (StatusCode::BAD_REQUEST, "invalid_query"),
-            Self::ForeignHost => (StatusCode::FORBIDDEN, "foreign_host"),
-            Self::ForeignOrigin => (StatusCode::FORBIDDEN, "foreign_origin"),
-            Self::TooManyStreams { .. } => (StatusCode::SERVICE_UNAVAILABLE, "too_many_streams"),
-            Self::NotJsonContent => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json_content"),
-            Self::Bucket(error) => error.status_and_code(),
+            Self::UnknownPath => Code::UnknownPath,
+            Self::WrongMethod => Code::WrongMethod,
+            Self::BodyTooLarge { .. } => Code::BodyTooLarge,
+            Self::BodyTooSlow(_) => Code::BodyTooSlow,
+            Self::NoRoom => Code::Overloaded,
+            Self::BodyLost => Code::BodyLost,
+            Self::NotJson(_) => Code::NotJson,
+            Self::NotTakes(_) => Code::NotTakes,
+            Self::InvalidFilter(_) => Code::InvalidFilter,
+            Self::InvalidWhile(_) => Code::InvalidDuration,
+            Self::Invalid(invalid) => invalid.code(),
+            Self::Overloaded(_) => Code::Overloaded,
+            Self::Stopping => Code::Stopping,
+            Self::NotReady(_) | Self::NotReadyUntold => Code::StoreUnavailable,
+            Self::UnknownAdminPath => Code::UnknownPath,
+            Self::WrongAdminMethod => Code::WrongMethod,
+            Self::NoToken => Code::NoToken,
+            Self::InvalidQuery(_) => Code::InvalidQuery,
+            Self::ForeignHost => Code::ForeignHost,
+            Self::ForeignOrigin => Code::ForeignOrigin,
+            Self::TooManyStreams { .. } => Code::TooManyStreams,
+            Self::NotJsonContent => Code::NotJsonContent,
+            Self::Bucket(error) => error.code(),
         }
     }
 }
@@ -169,12 +167,13 @@ impl RequestError {
 impl RequestError {
     /// As it is told in JSON.
     pub(super) fn refusal(&self) -> Refusal<'static> {
-        Refusal { code: Cow::Borrowed(self.status_and_code().1), reason: Cow::Owned(self.to_string()) }
+        Refusal { code: Cow::Borrowed(self.code().name()), reason: Cow::Owned(self.to_string()) }
     }
 }
 
 impl IntoResponse for RequestError {
     fn into_response(self) -> Response {
-        json_response(self.status_and_code().0, &self.refusal(), 0)
+        let status = StatusCode::from_u16(self.code().status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        json_response(status, &self.refusal(), 0)
     }
 }

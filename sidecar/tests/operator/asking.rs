@@ -12,10 +12,10 @@ fn a_bucket_is_seen_and_filled(of: &Operated) {
     of.take("alice", 7);
     let empty = bucket("get", &[]);
     assert!(
-        empty.contains("policy    per-client, domain shop\nkey       alice\nlimit     5 per hour, burst 5\n"),
+        empty.contains("policy    per-client, domain shop\nkey       alice\nlimit     5 per day, burst 5\n"),
         "{empty}"
     );
-    assert!(empty.contains("\noverride  none\ntokens    0\nfull      in 1h\n"), "{empty}");
+    assert!(empty.contains("\noverride  none\ntokens    0\nfull      in 1day\n"), "{empty}");
     let refunded = of.tell(&["refund", "alice", "2", "--policy", "per-client"]);
     assert!(refunded.contains("\ntokens    2\n"), "{refunded}");
     let full = bucket("reset", &[]);
@@ -31,7 +31,7 @@ fn a_limit_is_overridden(of: &Operated) {
         &["--limit", "600 per minute", "--burst", "700", "--for", "1h", "--reason", HOSTILE],
     );
     assert!(
-        raised.contains("limit     5 per hour, burst 5\noverride  600 per minute, burst 700, for "),
+        raised.contains("limit     5 per day, burst 5\noverride  600 per minute, burst 700, for "),
         "{raised}"
     );
     let listed = of.tell(&["overrides"]);

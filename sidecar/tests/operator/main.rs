@@ -72,7 +72,7 @@ impl Operated {
         serde_json::from_slice(&output.stdout).expect("JSON")
     }
 
-    /// Takes so many times from a bucket of 5 tokens an hour.
+    /// Takes so many times from a bucket of 5 tokens a day.
     fn take(&self, key: &str, times: usize) {
         take(&self.sluice.address, "shop", key, times);
     }
@@ -80,7 +80,7 @@ impl Operated {
 
 fn take(address: &str, domain: &str, key: &str, times: usize) {
     let bucket = serde_json::json!({
-        "policy": "per-client", "key": key, "tokens": 5, "period_us": 3_600_000_000_u64, "burst": 5, "cost": 1,
+        "policy": "per-client", "key": key, "tokens": 5, "period_us": 86_400_000_000_u64, "burst": 5, "cost": 1,
     });
     let body = serde_json::json!({ "domain": domain, "takes": vec![serde_json::json!({ "buckets": [bucket] }); times] });
     let body = body.to_string();
