@@ -61,6 +61,24 @@ fn a_bucket_in_redis() {
     let of = Operated::start(&["--redis-url", &redis.url()]);
     wait_for("Redis to be reached", || of.tell(&["stats"]).contains("redis ready").then_some(()));
     a_bucket_is_seen_and_filled(&of);
+    a_limit_is_overridden(&of);
+}
+
+#[test]
+fn what_is_logged_is_told_and_changed() {
+    let of = Operated::start(&[]);
+    assert_eq!(of.tell(&["log"]), "info\n");
+    assert_eq!(of.tell(&["log", "info,sluice::store=debug"]), "info,sluice::store=debug\n");
+    assert_eq!(of.tell(&["log", "debug", "--for", "1h"]), "debug\n");
+    assert_eq!(of.json(&["log"])["filter"], "debug");
+    for (words, code) in [
+        (&["log", "inof"][..], "(invalid_filter)"),
+        (&["log", "info", "--for", "soon"], "(invalid_duration)"),
+    ] {
+        let said = refused(&of.command(words), 1);
+        assert!(said.contains(code), "{said}");
+    }
+    assert_eq!(of.tell(&["log"]), "debug\n", "what is refused changes nothing");
 }
 
 #[test]
