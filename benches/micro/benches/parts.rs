@@ -9,7 +9,11 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use micro::{Get, batch, request, thousands};
 use policy::Policies;
 use serde_json::json;
-use sluice::{batch::Batch, store::memory::Memory};
+use sluice::{
+    batch::Batch,
+    store::{Answer, memory::Memory},
+    telemetry::Telemetry,
+};
 
 const NOW_US: u64 = 1_795_176_000_000_000;
 
@@ -109,6 +113,38 @@ fn speaking(criterion: &mut Criterion) {
     }
 }
 
+/// What telling operators costs each request, of a key again and again and of very many.
+fn telling(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("telling operators: counting a request");
+    for takes in BATCHES {
+        for keys in [1, 100_000] {
+            let telemetry = Telemetry::default();
+            let stood = BucketVerdict {
+                outcome: Outcome::Allowed,
+                remaining: 99_999_998,
+                retry_after_us: Some(0),
+                full_after_us: 1_999_998,
+                overridden: None,
+            };
+            let verdicts = (0..takes).map(|_| Verdict::Allowed(vec![stood.clone()])).collect();
+            let answer = Answer { now_us: NOW_US, verdicts };
+            let requests: Vec<TakeRequest<'_>> = (0..(keys / takes).clamp(1, 10_000))
+                .map(|number| request((number * takes..(number + 1) * takes).map(|key| key * 611_953 % keys)))
+                .collect();
+            let mut requests = requests.iter().cycle();
+            let case =
+                format!("batch of {takes} among {} key{}", thousands(keys), if keys == 1 { "" } else { "s" });
+            group.bench_function(case, |bencher| {
+                bencher.iter(|| {
+                    let request = requests.next().expect("it goes round");
+                    telemetry.observe(black_box(request), black_box(&answer), Duration::from_micros(150));
+                });
+            });
+        }
+    }
+    group.finish();
+}
+
 fn to_text(value: &impl serde::Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("it can be written")
 }
@@ -159,6 +195,6 @@ criterion_group! {
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1))
         .sample_size(30);
-    targets = deciding, asking, speaking, keeping
+    targets = deciding, asking, speaking, telling, keeping
 }
 criterion_main!(parts);
