@@ -14,6 +14,7 @@
 //! ```
 
 pub mod artifacts;
+mod browser;
 mod cluster;
 pub mod config;
 mod echo;
@@ -39,6 +40,7 @@ mod whole;
 pub mod windows;
 mod wire;
 
+pub use browser::{Browser, Key};
 pub use cluster::{Cluster, SLOTS};
 pub use config::{Config, Endpoint};
 pub use echo::EchoUpstream;

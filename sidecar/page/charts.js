@@ -113,7 +113,7 @@ export class Charts {
       scales: { x: { time: true }, y: { range: (_, low, high) => [0, nice(high)] } },
       axes: [
         { ...axis, size: 28, space: 60, values: (_, ticks) => ticks.map((tick) => clock(tick).slice(0, 5)), incrs: [60, 120, 300] },
-        { ...axis, size: 52, space: 36, values: (_, ticks) => ticks.map((tick) => (tick < 10 && tick % 1 ? tick.toFixed(1) : rate(tick).replace('.0', ''))) },
+        { ...axis, size: 52, space: 36, incrs: STEPS, values: (_, ticks) => ticks.map((tick) => rate(tick).replace('.0', '')) },
       ],
       series: [{}, ...series],
       hooks: { setCursor: [tell] },
@@ -129,6 +129,9 @@ export class Charts {
     }
   }
 }
+
+/** How far apart the lines of an axis may be. */
+const STEPS = [0.5, ...Array.from({ length: 12 }, (_, power) => [1, 2, 5].map((step) => step * 10 ** power)).flat()];
 
 /** A round number above, so that the axis seldom changes. */
 function nice(high) {
@@ -154,7 +157,7 @@ export class Level {
       },
       axes: [
         { ...axis, size: 24, values: (_, ticks) => ticks.map((tick) => (this.now - tick < 0.5 ? 'now' : `−${Math.round(this.now - tick)} s`)), splits: () => [this.now - 30, this.now - 20, this.now - 10, this.now] },
-        { ...axis, size: 52, splits: () => [0, this.burst / 2, this.burst], values: (_, ticks) => ticks.map((tick) => rate(tick).replace('.0', '')) },
+        { ...axis, size: 52, splits: () => [0, this.burst], values: (_, ticks) => ticks.map((tick) => rate(tick).replace('.0', '')) },
       ],
       series: [{}, { stroke: style('--accent'), width: 1.75, fill: style('--accent-wash'), points: { show: false }, paths: uPlot.paths.stepped({ align: 1 }) }],
     }, [[0], [null]], place);

@@ -62,12 +62,13 @@ function parts(text) {
 export function showKey(element, key, inOneLine = true) {
   if (element.shownKey === key) return;
   element.shownKey = key;
-  const characters = [...key.slice(-4 * TAIL)].slice(-TAIL).join('');
+  const tail = [...key.slice(-2 * TAIL)].slice(-TAIL).join('');
+  const cut = inOneLine && key.length > 2 * TAIL && !LEFTWARD.test(key) && tail.search(UNSEEN) < 0;
   if (key === '') element.replaceChildren(make('span', { class: 'unprintable', text: '(empty)' }));
-  else if (!inOneLine || LEFTWARD.test(key) || key.length <= 2 * TAIL) element.replaceChildren(...parts(key));
+  else if (!cut) element.replaceChildren(...parts(key));
   else {
-    const [head, tail] = [key.slice(0, key.length - characters.length), characters];
-    element.replaceChildren(make('span', { class: 'head' }, ...parts(head)), make('span', { class: 'tail' }, ...parts(tail)));
+    const head = make('span', { class: 'head' }, ...parts(key.slice(0, key.length - tail.length)));
+    element.replaceChildren(head, make('span', { class: 'tail', text: tail }));
   }
-  element.classList.toggle('cut', element.firstElementChild?.className === 'head');
+  element.classList.toggle('cut', cut);
 }

@@ -17,7 +17,7 @@ const decided = (of) => of.allowed + denials(of) + of.failed;
 const denials = (of) => of.denied + of.repeats + of.blocked;
 const lately = ({ last_10s: of }) => ({ decisions: decided(of) / WINDOW_S, denied: denials(of) / WINDOW_S });
 
-const KINDS = { memory: 'this sidecar’s memory', redis: 'Redis', 'redis-cluster': 'Redis Cluster' };
+const KINDS = { memory: 'its own memory', redis: 'Redis', 'redis-cluster': 'Redis Cluster' };
 
 const charts = new Charts();
 const policies = new Policies(charts);
@@ -64,8 +64,8 @@ const tell = {
 function showStore({ kind, ready, reason }) {
   const [place, name] = [find('store'), KINDS[kind] ?? kind];
   mark(place, 'data-state', ready ? 'good' : 'bad');
-  say(place.querySelector('.words'), ready ? `Limits are kept in ${name}` : `${name[0].toUpperCase()}${name.slice(1)} cannot decide`);
-  const usual = kind === 'memory' ? 'They hold for the Envoys that ask this sidecar.' : 'They hold for all sidecars that share it.';
+  say(place.querySelector('.words'), ready ? `Decides in ${name}` : `${name[0].toUpperCase()}${name.slice(1)} cannot decide`);
+  const usual = kind === 'memory' ? 'Limits hold for the Envoys that ask this sidecar.' : 'Limits hold for all sidecars that share it.';
   say(place.querySelector('.why'), reason ? visible(reason) : usual);
 }
 

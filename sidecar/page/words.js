@@ -46,16 +46,16 @@ export function lasting(seconds) {
   return rest ? `${first} ${rest} ${next[0]}` : first;
 }
 
-const PERIODS = [['day', 86_400e6], ['hour', 3_600e6], ['minute', 60e6], ['second', 1e6]];
+const PERIODS = [['second', 1e6], ['minute', 60e6], ['hour', 3_600e6], ['day', 86_400e6]];
 
-/** A limit as it is written. */
+/** A limit as people say it: what is asked for as 1 in 6 seconds, 10 per minute. */
 export function limit({ tokens, period_us: periodUs, burst }) {
-  const same = PERIODS.find(([, us]) => us === periodUs);
-  const whole = PERIODS.find(([, us]) => periodUs % us === 0);
-  let per = `${(periodUs / 1e6).toString()} s`;
-  if (same) per = same[0];
-  else if (whole) per = `${count(periodUs / whole[1])} ${whole[0]}s`;
-  return `${count(tokens)} per ${per}, burst ${count(burst)}`;
+  const unit = PERIODS.find(([, us]) => us % periodUs === 0);
+  const longer = PERIODS.findLast(([, us]) => periodUs % us === 0);
+  let rate = `${count(tokens)} per ${periodUs / 1e6} s`;
+  if (unit) rate = `${count((tokens * unit[1]) / periodUs)} per ${unit[0]}`;
+  else if (longer) rate = `${count(tokens)} per ${count(periodUs / longer[1])} ${longer[0]}s`;
+  return `${rate}, burst ${count(burst)}`;
 }
 
 /** What is in the place of a limit. */

@@ -79,6 +79,8 @@ fn run_steps(filters: &[String], done: &mut Vec<Done>) -> Result<(), Failure> {
     }
 
     programs.envoy = Some(step("Envoy", done, || Ok(tools::envoy()?))?);
+    programs.chromium = Some(step("Chromium", done, || Ok(tools::chromium()?))?);
+    programs.chromedriver = Some(step("chromedriver", done, || Ok(tools::chromedriver()?))?);
     programs.wasm = Some(step("build of the filter", done, || Ok(artifacts::filter()?))?);
     programs.sluice = Some(step("build of the sidecar", done, || Ok(artifacts::sidecar()?))?);
     step("tests on real Envoys", done, || {

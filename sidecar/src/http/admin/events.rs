@@ -176,10 +176,11 @@ impl Telling {
         wanted: Wanted,
         place: Place,
     ) -> impl Stream<Item = Result<Event, Infallible>> {
+        let whole_at = Instant::now();
         let mut ticks = interval(if wanted.bucket.is_some() { BUCKET_EVERY } else { EVERY });
         // Whoever reads slowly is told of what is, and not of all that was.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (ended, whole_at) = (service.streams.ended.subscribe(), Instant::now());
+        let ended = service.streams.ended.subscribe();
         let telling = Self { service, wanted, ended, ticks, whole_at, ready: VecDeque::new(), _place: place };
         stream::unfold(telling, async |mut telling| {
             let event = telling.next().await?;
