@@ -32,7 +32,7 @@ export class Bucket {
   }
 
   open(of) {
-    this.of = of;
+    [this.of, this.shownUs] = [of, 0];
     showKey(find('bucket-key'), of.key, false);
     say(find('bucket-policy'), of.domain === undefined ? visible(of.policy) : `${visible(of.policy)} in ${visible(of.domain)}`);
     for (const id of ['bucket-tokens', 'bucket-burst', 'bucket-limit', 'bucket-override']) say(find(id), '–');

@@ -132,6 +132,7 @@ fn explain(fleet: &Fleet) {
     }
     println!("    curl -i -X POST {}/api/expensive", fleet.envoy(0).url());
     println!("    curl http://{}/stats?filter=sluice", fleet.envoy(0).admin_addr());
+    println!("\nThe live page: http://{}/", fleet.sidecar(0).admin_addr());
     println!("\nThe limits are written in {}.", tools::workspace().join("envoy/envoy.yaml").display());
     println!("Configurations as started, logs and access logs: {}", fleet.run_dir().path().display());
     println!("Ctrl-C ends everything.");
