@@ -25,5 +25,6 @@ pub mod logging;
 pub mod overrides;
 pub mod pem;
 pub mod process;
+pub mod published;
 pub mod store;
 pub mod telemetry;

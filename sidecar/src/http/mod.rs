@@ -37,7 +37,10 @@ pub use listen::{ListenError, Listener, Purpose};
 use refusal::RequestError;
 use room::Room;
 
-use crate::{batch::Batch, logging::LogLevels, overrides::Overrides, store::Store, telemetry::Telemetry};
+use crate::{
+    batch::Batch, logging::LogLevels, overrides::Overrides, published::Published, store::Store,
+    telemetry::Telemetry,
+};
 
 /// The length of most verdicts of one bucket in JSON.
 const VERDICT_BYTES: usize = 112;
@@ -63,7 +66,9 @@ impl Default for Limits {
 pub struct Service {
     store: Store,
     overrides: Overrides,
-    telemetry: Telemetry,
+    telemetry: Arc<Telemetry>,
+    /// Nothing where nobody shares the store.
+    published: Option<Published>,
     logging: Arc<LogLevels>,
     max_body_bytes: usize,
     bodies: Arc<Room>,
@@ -89,10 +94,13 @@ impl Service {
     #[must_use]
     pub fn logging(store: Store, limits: Limits, logging: Arc<LogLevels>) -> Arc<Self> {
         let Limits { max_body_bytes, max_connections } = limits;
+        let telemetry = Arc::<Telemetry>::default();
+        let published = store.control().map(|control| Published::start(control, Arc::clone(&telemetry)));
         Arc::new(Self {
             overrides: Overrides::of(&store),
             store,
-            telemetry: Telemetry::default(),
+            telemetry,
+            published,
             logging,
             max_body_bytes,
             bodies: Room::new(body::BODIES_BYTES.max(max_body_bytes)),

@@ -76,6 +76,16 @@ impl Store {
         Self::Memory(memory::SharedMemory::new(max_buckets), Clock::start())
     }
 
+    /// A way to ask a store that is shared for what is no take; nothing where it is this process's own.
+    #[must_use]
+    pub fn control(&self) -> Option<redis::Control> {
+        match self {
+            Self::Memory(..) => None,
+            Self::Redis(redis) => Some(redis.control()),
+            Self::Cluster(cluster) => Some(cluster.control()),
+        }
+    }
+
     /// Decides a batch.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod memory;
+mod model;
 mod sentinel;
 mod shared;
 

@@ -181,3 +181,22 @@ async fn what_others_write_there_does_no_harm() {
     here.refused("PUT", PATH, json!({ "blocked": true }), (503, "store_unavailable")).await;
     assert_eq!(here.lets_in("a").await, (true, Some(Overridden::Unlimited)));
 }
+
+#[tokio::test]
+async fn a_sidecar_that_was_never_asked_for_a_policy_knows_it_by_the_others() {
+    let (redis, _run) = redis();
+    let [here, there] = [Sidecar::at(&redis.url()).await, Sidecar::at(&redis.url()).await];
+    there.refused("GET", "/v1/buckets/per-client/a", Value::Null, (404, "unknown_policy")).await;
+    // What others write there may be anything.
+    told(&redis, &["HSET", "sluice:1:{policies}", "b d/per-client", "{}", "bank/per-client", "{}", "x", "y"]);
+    here.empty("per-client", "a").await;
+    within(LONG, "it there", async || {
+        there.operate("GET", "/v1/buckets/per-client/a", Value::Null).await.0 == 200
+    })
+    .await;
+    let bucket = there.does("GET", "/v1/buckets/per-client/a", Value::Null).await;
+    assert_eq!((&bucket["domain"], &bucket["tokens"]), (&json!("shop"), &json!(0)));
+    assert_eq!(bucket["limit"]["burst"], 10);
+    there.does("PUT", PATH, json!({ "unlimited": true })).await;
+    within(SOON, "it here", async || here.lets_in("a").await.0).await;
+}

@@ -107,6 +107,13 @@ impl Named {
     ) -> Result<Self, BucketError> {
         let Path(path) = path.map_err(|_| BucketError::NotText)?;
         let Query(query) = query.map_err(|error| BucketError::InvalidQuery(error.body_text()))?;
+        // Others may have been asked for it.
+        if let Some(published) = &service.published
+            && is_name(&path.policy)
+            && service.telemetry.limits_of(&path.policy, query.domain.as_deref()).is_empty()
+        {
+            published.learn(&path.policy).await;
+        }
         Self::of(service, path, query)
     }
 

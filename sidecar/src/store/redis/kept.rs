@@ -1,4 +1,5 @@
-//! What operators put in the place of limits, as Redis keeps it: see "Overrides" in `lua/SPEC.md`.
+//! What operators put in the place of limits, as Redis keeps it, and the limits that sidecars publish: see "Overrides" in
+//! `lua/SPEC.md`.
 
 use std::collections::HashMap;
 
@@ -11,6 +12,9 @@ const SCRIPT: &str = include_str!("../../../../lua/override.lua");
 
 /// The hash that has all of them.
 const OVERRIDES: &str = "sluice:1:{overrides}";
+
+/// The hash of the limits that sidecars are asked for.
+const POLICIES: &str = "sluice:1:{policies}";
 
 /// The field of it that tells of each change.
 const VERSION: &str = "version";
@@ -97,6 +101,37 @@ impl Control {
             Some(Value::Int(done)) => Ok(done == 1),
             _ => Err(ControlError::Strange),
         }
+    }
+
+    /// Publishes limits, by the names of their policies, unless there are `most` already.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn publish_policies(&self, fields: &[(&str, String)], most: usize) -> Result<(), ControlError> {
+        let mut count = cmd("HLEN");
+        count.arg(POLICIES);
+        let count = self.ask(POLICIES, &[count]).await?.pop();
+        let Some(Value::Int(count)) = count else { return Err(ControlError::Strange) };
+        if usize::try_from(count).is_ok_and(|count| count < most) {
+            let mut set = cmd("HSET");
+            set.arg(POLICIES);
+            for (name, value) in fields {
+                set.arg(*name).arg(value);
+            }
+            self.ask(POLICIES, &[set]).await?;
+        }
+        Ok(())
+    }
+
+    /// The limits that were published, by the names of their policies.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub async fn policies(&self) -> Result<HashMap<String, Vec<u8>>, ControlError> {
+        let mut get = cmd("HGETALL");
+        get.arg(POLICIES);
+        let all = self.ask(POLICIES, &[get]).await?.pop().ok_or(ControlError::Strange)?;
+        from_redis_value(all).map_err(|_| ControlError::Strange)
     }
 
     async fn two(&self, commands: &[redis::Cmd; 2]) -> Result<[Value; 2], ControlError> {
