@@ -89,6 +89,15 @@ pub fn promtool() -> Result<PathBuf> {
     apt_install("prometheus", "promtool").unwrap_or_else(|| Err(missing("promtool", mend)))
 }
 
+/// `curl` on the path, or else installed by apt-get for root: the examples of the documentation use it.
+pub fn curl() -> Result<PathBuf> {
+    if let Some(found) = on_path("curl") {
+        return Ok(found);
+    }
+    let mend = "install it (Debian and Ubuntu: apt-get install curl)";
+    apt_install("curl", "curl").unwrap_or_else(|| Err(missing("curl", mend)))
+}
+
 /// Sees to it that rustc can compile for [`WASM_TARGET`].
 pub fn wasm_target() -> Result<()> {
     let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]).current_dir(workspace()))?;

@@ -17,6 +17,7 @@ const VOLATILE: [&str; 6] =
 
 /// A sidecar of which a client has been denied.
 fn operated() -> Running {
+    fleet::tools::curl().expect("curl is there");
     let running = Running::start();
     let bucket =
         r#"{"policy":"per-client","key":"alice","tokens":5,"period_us":86400000000,"burst":5,"cost":1}"#;
@@ -36,9 +37,7 @@ fn printed(command: &str, of: &Running) -> String {
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("exec 2>&1; {}", here(command))]).env_clear();
     let output = shell.env("PATH", path).env("SLUICE_ADMIN_LISTEN", &of.admin).output().expect("sh runs");
-    let text = String::from_utf8(output.stdout).expect("text");
-    assert!(!text.contains("not found"), "{text}: install it");
-    text
+    String::from_utf8(output.stdout).expect("text")
 }
 
 /// JSON without what differs from run to run.

@@ -110,9 +110,10 @@ pub(in crate::command) const POLICY_COLUMNS: [&str; 6] =
 
 /// The rates of a policy over the last ten seconds.
 pub(in crate::command) fn policy_cells(of: &Policy) -> [String; 6] {
-    let Counts { allowed, denied, repeats, shadow_denied, failed, .. } = of.last_10s;
+    let Counts { allowed, denied, blocked, repeats, shadow_denied, failed, .. } = of.last_10s;
     let [allowed, denied, repeats, shadow, failed] =
-        [allowed, denied, repeats, shadow_denied, failed].map(|count| per_second(count, 10_000_000));
+        [allowed, denied + blocked, repeats, shadow_denied, failed]
+            .map(|count| per_second(count, 10_000_000));
     let p99 = if of.latency_us.count == 0 { "-".to_owned() } else { about(of.latency_us.p99) };
     [allowed, denied, repeats, shadow, failed, p99]
 }
