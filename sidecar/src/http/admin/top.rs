@@ -30,9 +30,9 @@ pub(super) struct Wanted {
     /// Over how many of the last seconds.
     #[param(minimum = 10, maximum = 60, default = 60)]
     pub(super) window_s: u64,
-    /// Of that domain only.
+    /// Of that domain only, as far as its keys are among the hundred of all domains that are remembered of each 2.5 s.
     pub(super) domain: Option<String>,
-    /// Of that policy only.
+    /// Of that policy only, as far as its keys are among those hundred.
     pub(super) policy: Option<String>,
 }
 
