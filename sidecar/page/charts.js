@@ -108,7 +108,7 @@ export class Charts {
       say(read, at == null ? '' : [clock(chart.data[0][at]), ...told.map(([name, value]) => `${name} ${rate(value)}`)].join(' · '));
     };
     const chart = new uPlot({
-      width: place.clientWidth, height: place.clientHeight, legend: { show: false }, padding: [8, 8, 0, 0],
+      width: place.clientWidth, height: place.clientHeight, legend: { show: false }, padding: [8, 20, 0, 0],
       cursor: { sync: { key: 'policies' }, drag: { x: false, y: false }, y: false, points: { size: 6 } },
       scales: { x: { time: true }, y: { range: (_, low, high) => [0, nice(high)] } },
       axes: [
