@@ -259,6 +259,33 @@ fn more_policies_match_than_a_take_may_have() {
 }
 
 #[test]
+fn redis_is_gone_while_an_operator_changes_something() {
+    let mut fleet = fleet("deny").store(Store::Redis).start().expect("a fleet");
+    assert_eq!(ask(&fleet).status, 200);
+    let operate = |fleet: &Fleet, wanted: Value| {
+        let path = "/v1/buckets/all/header:x-api-key=alice/override";
+        let request = http::request("PUT", path).header("content-type", "application/json");
+        request.body(wanted.to_string()).send(fleet.sidecar(0).admin_addr()).expect("an answer")
+    };
+    let listed = |fleet: &Fleet| {
+        let answer = http::get("/v1/overrides").send(fleet.sidecar(0).admin_addr()).expect("an answer");
+        answer.json().expect("JSON")["overrides"].clone()
+    };
+    assert_eq!(operate(&fleet, json!({ "blocked": true })).status, 200);
+    eventually(PATIENCE, "the block", || (ask(&fleet).status == 429).then_some(())).expect("blocked");
+    fleet.redis().process().kill();
+    let answer = operate(&fleet, json!({ "unlimited": true }));
+    assert_eq!(answer.status, 503, "{answer}");
+    assert_eq!(answer.json().expect("JSON")["code"], "store_unavailable");
+    assert_eq!(listed(&fleet)[0]["blocked"], true, "what was known last stays");
+    // This Redis has kept nothing: then nothing is in the place of any limit.
+    fleet.redis_mut().restart().expect("restarted");
+    eventually(PATIENCE, "what Redis has", || (listed(&fleet) == json!([])).then_some(())).expect("nothing");
+    eventually(PATIENCE, "a decision", || (ask(&fleet).status == 200).then_some(())).expect("allowed");
+    assert_eq!(operate(&fleet, json!({ "unlimited": true })).status, 200);
+}
+
+#[test]
 fn redis_is_gone() {
     for_each_on_error(|on_error| {
         let mut fleet = fleet(on_error).sidecars(2).store(Store::Redis).start().expect("a fleet");
