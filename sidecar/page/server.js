@@ -127,7 +127,12 @@ export function hear(query, tell) {
           wait();
           if (!live) tell.live();
           [live, failures] = [true, 0];
-          tell.event(name, data);
+          // A mistake of ours is no lost connection: the console has it, and the rest of the page goes on.
+          try {
+            tell.event(name, data);
+          } catch (error) {
+            reportError(error);
+          }
         }
       } catch (error) {
         if (error instanceof Refused) refused = error;
