@@ -379,3 +379,25 @@ fn one_of_two_sidecars_is_gone() {
     eventually(PATIENCE, "20 requests in a row are decided", || (0..20).all(|_| is_decided()).then_some(()))
         .expect("left out");
 }
+
+#[test]
+fn the_receiver_of_spans_is_gone() {
+    let mut configuration = configuration("deny");
+    configuration["tracing"] = json!(true);
+    let receiver = format!("http://127.0.0.1:{}", fleet::free_port().expect("a port"));
+    let fleet = Fleet::builder()
+        .filter_configuration(configuration)
+        .sidecar_args(["--otlp-endpoint", &receiver])
+        .start()
+        .expect("a fleet");
+    let request = || {
+        let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        http::get("/").header("x-api-key", "alice").header("traceparent", traceparent)
+    };
+    let lost = || fleet.sidecar(0).log().contains("spans are lost until their receiver takes them");
+    for _ in 0..20 {
+        assert_eq!(request().send(fleet.envoy(0).addr()).expect("an answer").status, 200);
+    }
+    eventually(PATIENCE, "the sidecar to say so", || lost().then_some(())).expect("logged");
+    assert_eq!(request().send(fleet.envoy(0).addr()).expect("an answer").status, 200);
+}

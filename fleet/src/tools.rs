@@ -98,6 +98,15 @@ pub fn curl() -> Result<PathBuf> {
     apt_install("curl", "curl").unwrap_or_else(|| Err(missing("curl", mend)))
 }
 
+/// `prometheus` on the path, or else installed by apt-get for root.
+pub fn prometheus() -> Result<PathBuf> {
+    if let Some(found) = on_path("prometheus") {
+        return Ok(found);
+    }
+    let mend = "install it (Debian and Ubuntu: apt-get install prometheus)";
+    apt_install("prometheus", "prometheus").unwrap_or_else(|| Err(missing("prometheus", mend)))
+}
+
 /// Sees to it that rustc can compile for [`WASM_TARGET`].
 pub fn wasm_target() -> Result<()> {
     let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]).current_dir(workspace()))?;

@@ -6,6 +6,7 @@ use clap::ValueEnum;
 
 use crate::http::{Limits, admin::Guard, tls::TlsFiles};
 use crate::logging::{InvalidFilter, LogFilter};
+use crate::spans::{InvalidReceiver, Receiver};
 use crate::store::{
     denials::DenyCache,
     redis::{Asking, RedisAddress, Timeouts, cluster::ClusterAddress},
@@ -55,6 +56,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// What is logged.
     pub log_filter: LogFilter,
+    /// Where spans go, where they do.
+    pub spans: Option<Receiver>,
     /// How long requests are decided after SIGTERM.
     pub shutdown_delay: Duration,
     /// How long requests under way may take to finish.
@@ -182,10 +185,21 @@ impl TryFrom<Args> for Config {
             limits,
             log_format: log_format(&args.log_format)?,
             log_filter: log_filter(&args.log)?,
+            spans: spans(args.otlp_endpoint.as_deref())?,
             shutdown_delay: delay(&args.shutdown_delay)?,
             shutdown_grace: duration("--shutdown-grace", "SLUICE_SHUTDOWN_GRACE", &args.shutdown_grace)?,
         })
     }
+}
+
+/// The environment's own variables are read here, since no flag of ours is meant by them.
+fn spans(flag: Option<&str>) -> Result<Option<Receiver>, InvalidConfig> {
+    Receiver::find(flag, |name| env::var(name).ok()).map_err(|error| InvalidConfig {
+        flag: "--otlp-endpoint",
+        variable: "SLUICE_OTLP_ENDPOINT",
+        found: error.to_string(),
+        mend: InvalidReceiver::MEND,
+    })
 }
 
 fn delay(written: &str) -> Result<Duration, InvalidConfig> {

@@ -26,5 +26,6 @@ pub mod overrides;
 pub mod pem;
 pub mod process;
 pub mod published;
+pub mod spans;
 pub mod store;
 pub mod telemetry;

@@ -13,6 +13,7 @@ use sluice::{
         tls::{self, TlsError},
     },
     logging::LogLevels,
+    spans::{InvalidReceiver, Spans},
     store::{
         Store,
         redis::{RedisStore, cluster::ClusterStore},
@@ -30,6 +31,9 @@ static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 const ADMIN_CONNECTIONS: usize = 64;
 /// That much more where they ask from this machine.
 const LOCAL_ADMIN_CONNECTIONS: usize = 8;
+
+/// How long the last spans may take once everything else has ended.
+const SPANS_GRACE: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     match CommandLine::read(env::args_os()) {
@@ -71,6 +75,8 @@ enum RunError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Descriptors(#[from] TooFew),
+    #[error(transparent)]
+    Spans(#[from] InvalidReceiver),
     #[error("signals cannot be heard: {0}")]
     Signals(#[from] std::io::Error),
 }
@@ -97,7 +103,14 @@ async fn run(mut config: Config, logging: Arc<LogLevels>) -> Result<(), RunError
         store = open_store(config.store) => store,
         _ = &mut stopped => return Ok(()),
     };
-    let service = Service::logging(store, config.limits, logging);
+    let spans = match &config.spans {
+        None => None,
+        Some(receiver) => {
+            info!(receiver = receiver.url(), "sampled takes are told as spans");
+            Some(Spans::start(receiver, store.kind())?)
+        }
+    };
+    let service = Service::told(store, config.limits, logging, spans);
     tokio::select! {
         // Before it is said to be ready, so that what an operator has blocked is blocked from the first take on.
         () = service.tried() => {}
@@ -127,7 +140,9 @@ async fn run(mut config: Config, logging: Arc<LogLevels>) -> Result<(), RunError
         // The teller lives as long as the process, so an error cannot come.
         stopped.await.unwrap_or_default()
     };
-    if serve(doors, service, shutdown, config.shutdown_grace).await {
+    let finished = serve(doors, Arc::clone(&service), shutdown, config.shutdown_grace).await;
+    service.flush_spans(SPANS_GRACE).await;
+    if finished {
         info!("stopped; every request that was under way was answered");
     } else {
         warn!("stopped; some requests were not finished within --shutdown-grace");

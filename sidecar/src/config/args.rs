@@ -108,6 +108,11 @@ pub struct Args {
     #[arg(long, env = "SLUICE_LOG", value_name = "FILTER", default_value = "info")]
     pub log: String,
 
+    /// Where takes of sampled traces are told as spans, by OTLP over HTTP: http://HOST:4318 or https://…; otherwise as
+    /// OTEL_EXPORTER_OTLP_ENDPOINT says, whose headers, certificate, service name and resource attributes hold for both
+    #[arg(long, env = "SLUICE_OTLP_ENDPOINT", value_name = "URL", hide_env_values = true)]
+    pub otlp_endpoint: Option<String>,
+
     /// How long requests are still decided after SIGTERM, while /readyz answers 503 and Envoys' health checks leave this
     /// sidecar out: longer than they take for that; SIGINT does not wait for it
     #[arg(long, env = "SLUICE_SHUTDOWN_DELAY", value_name = "DURATION", default_value = "3s")]

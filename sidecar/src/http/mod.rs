@@ -19,7 +19,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -38,7 +38,7 @@ use refusal::RequestError;
 use room::Room;
 
 use crate::{
-    batch::Batch, logging::LogLevels, overrides::Overrides, published::Published, store::Store,
+    batch::Batch, logging::LogLevels, overrides::Overrides, published::Published, spans::Spans, store::Store,
     telemetry::Telemetry,
 };
 
@@ -70,6 +70,7 @@ pub struct Service {
     /// Nothing where nobody shares the store.
     published: Option<Published>,
     logging: Arc<LogLevels>,
+    spans: Option<Spans>,
     max_body_bytes: usize,
     bodies: Arc<Room>,
     connections: Arc<Room>,
@@ -84,15 +85,15 @@ pub struct Service {
 type Count = AtomicU64;
 
 impl Service {
-    /// A service that decides takes in `store`, and writes no log.
+    /// A service that decides takes in `store`, writes no log and tells of no spans.
     #[must_use]
     pub fn new(store: Store, limits: Limits) -> Arc<Self> {
-        Self::logging(store, limits, LogLevels::unwritten())
+        Self::told(store, limits, LogLevels::unwritten(), None)
     }
 
-    /// The same, whose log is written.
+    /// The same, which tells of what it does.
     #[must_use]
-    pub fn logging(store: Store, limits: Limits, logging: Arc<LogLevels>) -> Arc<Self> {
+    pub fn told(store: Store, limits: Limits, logging: Arc<LogLevels>, spans: Option<Spans>) -> Arc<Self> {
         let Limits { max_body_bytes, max_connections } = limits;
         let telemetry = Arc::<Telemetry>::default();
         let published = store.control().map(|control| Published::start(control, Arc::clone(&telemetry)));
@@ -102,6 +103,7 @@ impl Service {
             telemetry,
             published,
             logging,
+            spans,
             max_body_bytes,
             bodies: Room::new(body::BODIES_BYTES.max(max_body_bytes)),
             connections: Room::new(max_connections),
@@ -138,6 +140,13 @@ impl Service {
     #[must_use]
     pub fn connections(&self) -> Arc<Room> {
         Arc::clone(&self.connections)
+    }
+
+    /// Hands on the spans that wait, for at most so long.
+    pub async fn flush_spans(&self, bound: Duration) {
+        if let Some(spans) = &self.spans {
+            spans.flush(bound).await;
+        }
     }
 
     /// What bodies and answers hold.
@@ -178,18 +187,24 @@ async fn mark(mut response: Response) -> Response {
 async fn take(State(service): State<Arc<Service>>, body: Body) -> Result<Response, RequestError> {
     let (body, _place) = body::read(body, service.max_body_bytes, &service.bodies).await?;
     let arrived = Instant::now();
+    let mut times = service.spans.as_ref().map(Spans::arrived);
     let request: TakeRequest = from_json(&body).map_err(RequestError::from_json)?;
     let mut batch = Batch::try_from(&request)?;
     let changed = service.overrides.apply(&mut batch);
+    if let Some(times) = &mut times {
+        times.asks();
+    }
     let mut answer = match service.store.take(batch).await {
         Ok(answer) => answer,
         Err(overloaded) => {
             service.telemetry.observe_refused(&request);
+            times.inspect(|times| times.tell(&request, None));
             return Err(overloaded.into());
         }
     };
     changed.tell(&mut answer);
     service.telemetry.observe(&request, &answer, arrived.elapsed());
+    times.inspect(|times| times.tell(&request, Some(&answer)));
     let expected_bytes = (answer.verdicts.len() + 1) * VERDICT_BYTES;
     let response = TakeResponse { now_us: answer.now_us, verdicts: answer.verdicts };
     Ok(json_response(StatusCode::OK, &response, expected_bytes))

@@ -86,6 +86,16 @@ impl Store {
         }
     }
 
+    /// `memory`, `redis` or `redis-cluster`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Memory(..) => "memory",
+            Self::Redis(_) => "redis",
+            Self::Cluster(_) => "redis-cluster",
+        }
+    }
+
     /// Decides a batch.
     ///
     /// # Errors

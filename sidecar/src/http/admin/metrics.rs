@@ -21,6 +21,7 @@ use super::{
 use crate::{
     http::Service,
     process::{self, Process},
+    spans::{SpanCounts, Spans},
     store::{
         StoreStatus,
         redis::{BREAKER_STATES, RUN_OUTCOMES, RunsTold},
@@ -74,6 +75,7 @@ impl Collector for Scrape {
         }
         overrides(page, service)?;
         edge(page, service)?;
+        spans(page, service)?;
         let began = SystemTime::now().checked_sub(service.started.elapsed());
         let began_s = began.and_then(|began| began.duration_since(UNIX_EPOCH).ok());
         if let Some(began_s) = began_s {
@@ -175,6 +177,15 @@ fn edge(page: &mut Page<'_>, service: &Service) -> fmt::Result {
     page.gauge(("sluice_connections_max", "As many as may be open"), connections.max() as u64)?;
     let meaning = "Connections that were closed at once, because too many were open";
     page.counter(("sluice_connections_refused", meaning), connections.refused())
+}
+
+fn spans(page: &mut Page<'_>, service: &Service) -> fmt::Result {
+    let Some(SpanCounts { exported, lost }) = service.spans.as_ref().map(Spans::counts) else {
+        return Ok(());
+    };
+    let meaning = "Spans of sampled takes by whether their receiver took them";
+    let spans = [([("outcome", "exported")], exported), ([("outcome", "lost")], lost)];
+    page.counters(("sluice_spans", meaning), spans)
 }
 
 /// By the names that every Prometheus client has for them.

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 use super::openapi::Problem;
 use crate::{
     http::{Count, Service, json_response},
+    spans::{SpanCounts, Spans},
     store::StoreStatus,
 };
 
@@ -25,6 +26,9 @@ pub(super) struct Status<'a> {
     store: StoreStatus,
     /// Those of Envoys, over all data listeners.
     connections: Connections,
+    /// What became of spans since the start; absent where none are told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spans: Option<SpanCounts>,
     /// Requests to the data listeners since the start.
     requests: Requests<'a>,
 }
@@ -71,6 +75,7 @@ pub(super) async fn status(State(service): State<Arc<Service>>) -> Response {
         stopping: service.is_stopping(),
         store: service.store.status(),
         connections: Connections::of(&service),
+        spans: service.spans.as_ref().map(Spans::counts),
         requests: Requests { answered: &service.answered, refused: &service.refused },
     };
     json_response(StatusCode::OK, &status, 512)

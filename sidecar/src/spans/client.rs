@@ -1,0 +1,130 @@
+//! HTTP to the receiver of spans: one connection, kept for the next batch.
+
+use std::{
+    sync::{Arc, Mutex as Held, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use axum::http::{HeaderValue, Uri, header::HOST};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
+use rustls::pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::Mutex,
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+
+/// How long a batch may take, a new connection included.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The answer says how many spans were refused, and why.
+const MAX_ANSWER_BYTES: usize = 64 << 10;
+
+/// Why the last batch did not arrive: the library keeps that to itself.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Failure(Arc<Held<Option<String>>>);
+
+impl Failure {
+    pub(super) fn take(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// With all that it came of.
+    fn set(&self, error: &HttpError) {
+        let mut told = error.to_string();
+        let mut of = error.source();
+        while let Some(source) = of {
+            told = format!("{told}: {source}");
+            of = source.source();
+        }
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
+    }
+}
+
+/// The receiver's place, and the connection to it.
+pub(super) struct Client {
+    host: String,
+    port: u16,
+    authority: HeaderValue,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    kept: Mutex<Option<SendRequest<Full<Bytes>>>>,
+    failure: Failure,
+}
+
+impl Client {
+    /// Nothing where the URL has no host.
+    pub(super) fn to(url: &Uri, tls: Option<Arc<rustls::ClientConfig>>) -> Option<Self> {
+        let host = url.host()?.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let tls = match tls {
+            Some(config) => Some((TlsConnector::from(config), ServerName::try_from(host.clone()).ok()?)),
+            None => None,
+        };
+        let port = url.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 });
+        let authority = HeaderValue::from_str(url.authority()?.as_str()).ok()?;
+        Some(Self { host, port, authority, tls, kept: Mutex::new(None), failure: Failure::default() })
+    }
+
+    pub(super) fn failure(&self) -> Failure {
+        self.failure.clone()
+    }
+
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let (mut head, body) = request.into_parts();
+        // HTTP/1.1 names the host apart from the path.
+        head.uri = head.uri.path_and_query().map_or_else(|| "/".parse(), |path| path.as_str().parse())?;
+        head.headers.insert(HOST, self.authority.clone());
+        let mut kept = self.kept.lock().await;
+        let mut sender = match kept.take().filter(|sender| !sender.is_closed()) {
+            Some(sender) => sender,
+            None => self.connect().await?,
+        };
+        sender.ready().await?;
+        let answer = sender.send_request(Request::from_parts(head, Full::new(body))).await?;
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await?.to_bytes();
+        *kept = Some(sender);
+        Ok(Response::from_parts(head, body))
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, HttpError> {
+        let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        match &self.tls {
+            None => shake_hands(stream).await,
+            Some((tls, name)) => shake_hands(tls.connect(name.clone(), stream).await?).await,
+        }
+    }
+}
+
+async fn shake_hands<S>(stream: S) -> Result<SendRequest<Full<Bytes>>, HttpError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+    // Its end is seen by whoever sends next.
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+#[async_trait]
+impl HttpClient for Client {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let outcome = match timeout(TIMEOUT, self.send(request)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(format!("no answer within {TIMEOUT:?}").into()),
+        };
+        outcome.inspect_err(|error| self.failure.set(error))
+    }
+}
+
+/// The host alone: nothing else could be of use to whoever reads it.
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("host", &self.host).finish_non_exhaustive()
+    }
+}
