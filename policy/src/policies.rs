@@ -258,6 +258,21 @@ impl Policies {
         Asked { asks, mistakes: said.map(|said| Rc::clone(&said.mistakes)).unwrap_or_default() }
     }
 
+    /// What those policies ask for a request that `counts` lets count, by their places in the configuration. It is asked
+    /// right after the policy of that place has read all that it wants to know, each anew: so whoever lends the request can
+    /// tell which of them read what.
+    pub fn asks_of(&self, request: &impl Request, mut counts: impl FnMut(usize) -> bool) -> Vec<Ask> {
+        let ask = |(place, policy)| {
+            let asked = self.ask(place, policy, &Known::new(request), &OnceCell::new());
+            let does_count = counts(place);
+            asked.ok().filter(|_| does_count)
+        };
+        // Also of one that asks nothing it is to be told: what it could not read may be why.
+        let mut asks: Vec<Ask> = self.policies.iter().enumerate().filter_map(ask).collect();
+        self.drop_shadows(&mut asks);
+        asks
+    }
+
     /// What each policy asks for a request, in the order of the configuration, or why it asks nothing.
     #[must_use]
     pub fn answers(&self, request: &impl Request) -> Vec<Result<Ask, Unasked>> {

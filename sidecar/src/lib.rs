@@ -26,6 +26,7 @@ pub mod overrides;
 pub mod pem;
 pub mod process;
 pub mod published;
+pub mod replay;
 pub mod spans;
 pub mod store;
 pub mod telemetry;

@@ -17,6 +17,7 @@ pub use online::{Asking, BucketArgs, By, LogArgs, OverrideArgs, PolicyArgs, Refu
 pub use run::{complain, misused, run};
 
 use crate::config::Args;
+use crate::replay::args::ReplayArgs;
 
 /// Decides rate limits for a fleet of Envoys: the sidecar that their sluice filter asks.
 ///
@@ -78,6 +79,12 @@ pub enum Task {
     /// Nothing is asked and nothing is counted: the policies of every Sluice filter in the file are applied to the
     /// request by the filter's own code. What is chosen at random is told as a share.
     Explain(ExplainArgs),
+    /// Tell what a configuration would have denied of the requests in access logs
+    ///
+    /// Nothing is asked and nothing is denied: each request of the logs is applied to the policies of every Sluice filter
+    /// in the file by the filter's own code, and to buckets that stand as they would have at its time. It begins with full
+    /// buckets.
+    Replay(ReplayArgs),
     /// Print the JSON Schema of the filter's configuration, for editors
     Schema,
     /// Print the OpenAPI document of the admin API, or its reference in Markdown
@@ -108,6 +115,7 @@ Examples:
   sluice override KEY -p per-client --limit 9/s   another limit for one client, without a deploy
   sluice check envoy.yaml                         what is wrong with the limits in it
   sluice explain envoy.yaml --request 'GET /'     which of them govern a request
+  sluice replay --config envoy.yaml access.log    what they would have denied
   sluice man | man -l -                           all of it, to read
   curl -s 127.0.0.1:9090/v1/take -d '{\"domain\":\"shop\",\"takes\":[{\"buckets\":[{\"policy\":\"per-client\",
     \"key\":\"alice\",\"tokens\":60,\"period_us\":60000000,\"burst\":60,\"cost\":1}]}]}'
@@ -122,5 +130,5 @@ Paths:
 Exit codes:
   0   stopped by SIGTERM or SIGINT, requests under way answered
   1   a listener could not be opened, or the process failed; from health: not ready; from check
-      and explain: something is wrong with a file; from what asks a sidecar: it is not there, or refuses
+      explain and replay: something is wrong with a file; from what asks a sidecar: it is not there, or refuses
   64  the command line or the environment is wrong";

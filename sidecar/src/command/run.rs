@@ -15,6 +15,7 @@ use crate::{
     check,
     config::{Args, Asked, EXIT_USAGE, InvalidConfig},
     explain, health,
+    replay::{self, args::ReplayArgs},
 };
 
 /// Does it; `args` are the flags of serving, which tell where a sidecar can be asked.
@@ -23,6 +24,7 @@ pub fn run(task: &Task, args: &Args) -> ExitCode {
         // What only reads files has nothing to do with how the sidecar is configured.
         Task::Check(args) => run_check(args),
         Task::Explain(args) => run_explain(args),
+        Task::Replay(args) => run_replay(args),
         Task::Schema => printed(writeln!(io::stdout(), "{:#}", policy::schema())),
         Task::Openapi(args) => printed(print::openapi(args)),
         Task::Completions(args) => printed(print::completions(args)),
@@ -63,6 +65,14 @@ fn run_check(args: &CheckArgs) -> ExitCode {
 
 fn run_explain(args: &ExplainArgs) -> ExitCode {
     match explain::run(args, &mut anstream::stdout().lock(), &mut anstream::stderr().lock()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => cannot_print(&error),
+    }
+}
+
+fn run_replay(args: &ReplayArgs) -> ExitCode {
+    match replay::run(args, &mut anstream::stdout().lock(), &mut anstream::stderr().lock()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => cannot_print(&error),

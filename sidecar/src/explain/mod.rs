@@ -2,7 +2,7 @@
 
 mod explanation;
 mod request;
-mod route;
+pub(crate) mod route;
 mod text;
 
 use std::io::{self, Write};

@@ -114,6 +114,12 @@ impl Described {
         path.map_or("", |(_, value)| value.as_str())
     }
 
+    /// An attribute, where it is known.
+    #[must_use]
+    pub fn get(&self, path: &str) -> Option<&[u8]> {
+        self.attributes.get(path).map(Vec::as_slice)
+    }
+
     /// Whether an attribute is known.
     #[must_use]
     pub fn knows(&self, path: &str) -> bool {
