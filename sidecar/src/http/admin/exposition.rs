@@ -12,6 +12,10 @@ use prometheus_client::{
 pub(super) const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 pub(super) const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// How a line begins that tells what a metric means, and one that tells its kind.
+const HELP: &str = "# HELP ";
+const TYPE: &str = "# TYPE ";
+
 /// The name of a metric, without the suffix that its kind has, and what it means.
 pub(super) type Named = (&'static str, &'static str);
 
@@ -98,12 +102,14 @@ pub(super) fn prometheus(open_metrics: &str) -> String {
     let mut lines = open_metrics.lines().peekable();
     while let Some(line) = lines.next() {
         let next = lines.peek().copied().unwrap_or_default();
-        let told = line.strip_prefix("# HELP ").or_else(|| line.strip_prefix("# TYPE "));
-        let is_counter = told.is_some() && (line.ends_with(" counter") || next.ends_with(" counter"));
+        let told = line.strip_prefix(HELP).or_else(|| line.strip_prefix(TYPE));
+        // A line of help may end in any word, so it is the line of the type that says it.
+        let typed = if line.starts_with(HELP) { next } else { line };
+        let is_counter = typed.starts_with(TYPE) && typed.ends_with(" counter");
         match told.and_then(|told| told.split_once(' ')) {
             _ if line == "# EOF" => continue,
             Some((name, rest)) if is_counter => {
-                page.extend([&line[.."# HELP ".len()], name, "_total ", rest]);
+                page.extend([&line[..HELP.len()], name, "_total ", rest]);
             }
             _ => page.push_str(line),
         }
