@@ -9,13 +9,11 @@ import { hear } from './server.js';
 import { Keys, Policies, idOf } from './tables.js';
 import { count, lasting, latency, percent, rate } from './words.js';
 
-/** What the counters of the last ten seconds are of. */
-const WINDOW_S = 10;
-
 const decided = (of) => of.allowed + denials(of) + of.failed;
 /** What operators blocked is denied, too, and so is what the filters denied by themselves and told of later. */
 const denials = (of) => of.denied + of.repeats + of.blocked;
-const lately = ({ last_10s: of }) => ({ decisions: decided(of) / WINDOW_S, denied: denials(of) / WINDOW_S });
+/** What is counted of the last ten seconds, as rates: of nine to ten of them, and of less after a start. */
+const lately = (of, seconds) => ({ decisions: decided(of) / seconds, denied: denials(of) / seconds });
 
 const KINDS = { memory: 'its own memory', redis: 'Redis', 'redis-cluster': 'Redis Cluster' };
 
@@ -30,12 +28,12 @@ const finder = new Find(open);
 const tell = {
   stats(stats) {
     showStore(stats.store);
-    const of = stats.last_10s;
+    const [of, seconds] = [stats.last_10s, Math.max(1, stats.covers_us) / 1e6];
     const [all, denied] = [decided(of), denials(of)];
-    say(find('decisions'), rate(all / WINDOW_S));
-    say(find('denied'), rate(denied / WINDOW_S));
+    say(find('decisions'), rate(all / seconds));
+    say(find('denied'), rate(denied / seconds));
     say(find('denied-note'), `${percent(denied, all)} of all`);
-    say(find('failed'), rate(of.failed / WINDOW_S));
+    say(find('failed'), rate(of.failed / seconds));
     say(find('failed-note'), `${percent(of.failed, all)} of all`);
     mark(find('failed').parentElement, 'data-much', of.failed > 0);
     for (const name of ['take', 'redis']) {
@@ -50,7 +48,7 @@ const tell = {
     charts.add(stats.now_us, stats.policies.map((policy) => ({
       id: idOf(policy), name: visible(policy.policy), decisions: decided(policy.totals), denied: denials(policy.totals),
     })));
-    policies.show(stats.policies, lately);
+    policies.show(stats.policies, (policy) => lately(policy.last_10s, seconds));
     finder.know(stats.policies);
     overrides.look(stats.overrides?.count, stats.now_us);
   },
@@ -65,7 +63,7 @@ function showStore({ kind, ready, reason }) {
   const [place, name] = [find('store'), KINDS[kind] ?? kind];
   mark(place, 'data-state', ready ? 'good' : 'bad');
   say(place.querySelector('.words'), ready ? `Decides in ${name}` : `${name[0].toUpperCase()}${name.slice(1)} cannot decide`);
-  const usual = kind === 'memory' ? 'Limits hold for the Envoys that ask this sidecar.' : 'Limits hold for all sidecars that share it.';
+  const usual = kind === 'memory' ? 'Limits hold for the Envoys that ask this sidecar.' : 'Limits hold for all sidecars that share it. Counted here is what this one decided.';
   say(place.querySelector('.why'), reason ? visible(reason) : usual);
 }
 

@@ -46,6 +46,11 @@ fn nothing_moves_and_nothing_is_too_wide_at_any_size_in_the_light_and_in_the_dar
                 let beyond =
                     page.run("const of = document.documentElement; return of.scrollWidth - of.clientWidth");
                 assert_eq!(beyond, 0, "{scheme} {width}: it scrolls sideways");
+                let over = page.run(
+                    "return [...document.querySelectorAll('.facts :is(dt, dd)')]
+                         .filter((of) => of.scrollWidth > of.clientWidth).map((of) => of.textContent)",
+                );
+                assert_eq!(over, serde_json::json!([]), "{scheme} {width}: it lies over its neighbour");
                 page.run("document.getElementById('bucket').close()");
             }
         }

@@ -77,6 +77,7 @@ pub struct Stats {
     pub connections: Connections,
     pub totals: Counts,
     pub last_10s: Counts,
+    pub covers_us: u64,
     pub latency_us: Latencies,
     pub overrides: OverridesHeld,
     pub policies: Vec<Policy>,

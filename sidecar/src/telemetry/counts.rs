@@ -78,11 +78,13 @@ impl Renew for Counts {
     }
 }
 
+type Seconds = Recent<Counts, 1_000_000, 10>;
+
 /// Counts since the start, and those of the last seconds.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     total: Counts,
-    seconds: Recent<Counts, 1_000_000, 10>,
+    seconds: Seconds,
 }
 
 impl Tally {
@@ -106,6 +108,11 @@ impl Tally {
         let mut counts = Counts::default();
         self.seconds.within(now_us, TEN_SECONDS_US).for_each(|second| counts += second);
         counts
+    }
+
+    /// How far back [`last_10s`](Self::last_10s) counts: less than ten seconds by up to one.
+    pub(super) fn covers_us(now_us: u64) -> u64 {
+        Seconds::covers_us(now_us, TEN_SECONDS_US)
     }
 }
 

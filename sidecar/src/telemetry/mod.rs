@@ -105,6 +105,8 @@ pub struct Stats {
     pub totals: Counts,
     /// Of the last ten seconds.
     pub last_10s: Counts,
+    /// How far back that was counted, as it was of each policy.
+    pub covers_us: u64,
     /// How long requests took, from when they had arrived in full to their answer.
     pub handling: Percentiles,
     /// How many requests were answered with verdicts.
@@ -215,6 +217,7 @@ impl Telemetry {
         Stats {
             totals: seen.totals.total(),
             last_10s: seen.totals.last_10s(now_us),
+            covers_us: Tally::covers_us(now_us),
             handling: seen.handling.percentiles(now_us),
             requests: seen.requests,
             takes: seen.takes,

@@ -170,11 +170,12 @@ async fn windows_pass_with_the_clock() {
     let question =
         TopQuestion { by: TopBy::Denied, limit: 9, window_us: 10_000_000, domain: None, policy: None };
     tokio::time::advance(Duration::from_secs(9)).await;
-    assert_eq!(telemetry.stats().last_10s.denied, 1);
+    assert_eq!((telemetry.stats().last_10s.denied, telemetry.stats().covers_us), (1, 9_000_000));
     assert_eq!(telemetry.top(&question).keys.len(), 1);
     tokio::time::advance(Duration::from_secs(1)).await;
     let stats = telemetry.stats();
     assert_eq!((stats.last_10s.denied, stats.totals.denied, stats.handling.count), (0, 1, 1));
+    assert_eq!(stats.covers_us, 9_000_000, "the tenth second back has passed, too");
     assert_eq!((stats.policies[0].last_10s.denied, stats.policies[0].latency_us.count), (0, 1));
     assert_eq!(telemetry.top(&question), TopKeys { covers_us: 7_500_000, keys: Vec::new() });
     tokio::time::advance(Duration::from_secs(50)).await;

@@ -108,12 +108,11 @@ fn latency(of: &Latency) -> String {
 pub(in crate::command) const POLICY_COLUMNS: [&str; 6] =
     ["allowed/s", "denied/s", "repeats/s", "shadow/s", "failed/s", "p99"];
 
-/// The rates of a policy over the last ten seconds.
-pub(in crate::command) fn policy_cells(of: &Policy) -> [String; 6] {
+/// The rates of a policy over the last ten seconds, of which so many microseconds are counted.
+pub(in crate::command) fn policy_cells(of: &Policy, covers_us: u64) -> [String; 6] {
     let Counts { allowed, denied, blocked, repeats, shadow_denied, failed, .. } = of.last_10s;
     let [allowed, denied, repeats, shadow, failed] =
-        [allowed, denied + blocked, repeats, shadow_denied, failed]
-            .map(|count| per_second(count, 10_000_000));
+        [allowed, denied + blocked, repeats, shadow_denied, failed].map(|count| per_second(count, covers_us));
     let p99 = if of.latency_us.count == 0 { "-".to_owned() } else { about(of.latency_us.p99) };
     [allowed, denied, repeats, shadow, failed, p99]
 }
@@ -129,8 +128,11 @@ pub(in crate::command) fn policy_name(domain: &str, policy: &str) -> String {
 }
 
 fn policies(stats: &Stats, to: &mut dyn Write) -> Result<(), Failed> {
-    let rows: Vec<(String, [String; 6])> =
-        stats.policies.iter().map(|of| (policy_name(&of.domain, &of.policy), policy_cells(of))).collect();
+    let rows: Vec<(String, [String; 6])> = stats
+        .policies
+        .iter()
+        .map(|of| (policy_name(&of.domain, &of.policy), policy_cells(of, stats.covers_us)))
+        .collect();
     let width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0).max(14);
     write!(to, "{:width$}", "domain/policy")?;
     POLICY_COLUMNS.iter().try_for_each(|column| write!(to, " {column:>10}"))?;

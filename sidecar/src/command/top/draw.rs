@@ -73,7 +73,7 @@ fn policies_table(stats: &Stats) -> Table<'static> {
     let rows: Vec<Row> = busiest
         .into_iter()
         .take(MAX_POLICIES)
-        .map(|of| row(policy_name(&of.domain, &of.policy), policy_cells(of).to_vec()))
+        .map(|of| row(policy_name(&of.domain, &of.policy), policy_cells(of, stats.covers_us).to_vec()))
         .collect();
     let title =
         if more > 0 { format!("domain/policy (and {more} more)") } else { "domain/policy".to_owned() };
@@ -182,7 +182,7 @@ mod tests {
         let stats = json!({
             "version": "0.1.0", "uptime_s": 100, "now_us": 1, "store": {"kind": "redis", "ready": false,
             "reason": "it is \u{1b}[2J gone"}, "connections": {"open": 3, "max": 1000}, "totals": counts,
-            "last_10s": counts, "latency_us": {"take": latency, "redis": latency}, "overrides": {"count": 2},
+            "last_10s": counts, "covers_us": 10_000_000, "latency_us": {"take": latency, "redis": latency}, "overrides": {"count": 2},
             "policies": (0..12).map(policy).collect::<Vec<_>>(),
         });
         let key = |key: &str, denied| json!({"domain": "shop", "policy": "a", "key": key, "requests": 70, "denied": denied});

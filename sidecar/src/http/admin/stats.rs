@@ -33,6 +33,9 @@ pub(super) struct Stats {
     totals: Counts,
     /// Takes of the last ten seconds, the one that is under way among them.
     last_10s: Counts,
+    /// How far back `last_10s` counts in fact, here and of each policy, in microseconds: less than ten seconds by up to one,
+    /// and less after a start. A rate is a count divided by this.
+    covers_us: u64,
     /// How long things took in the last minute.
     latency_us: Latencies,
     /// How takes shared requests.
@@ -91,6 +94,7 @@ impl Stats {
             connections: Connections::of(service),
             totals: seen.totals,
             last_10s: seen.last_10s,
+            covers_us: seen.covers_us,
             latency_us: Latencies {
                 take: seen.handling,
                 redis: runs.map_or_else(Percentiles::default, |runs| runs.latency_us),
