@@ -28,7 +28,7 @@ The filter on line 1, domain shop:
 
 6 of 8 lines were read
 note: 2 lines could not be read, and are not among the requests
-note: 1 requests began before the one above them, and were decided at the time of that one
+note: 1 requests began before one above them, by 500ms at most, and were decided at the time of that one
 ";
 
 /// Envoy's default format, with a client that lies about where it came from, one that writes quotation marks, a line out
@@ -114,6 +114,69 @@ fn what_is_packed_is_unpacked() {
     packed.write_all(LOG.as_bytes()).expect("it is packed");
     let output = replay(&shop(), &packed.finish().expect("it is packed"), &[]);
     assert_eq!(text(&output.stdout), EXPECTED);
+}
+
+#[test]
+fn istios_format_tells_the_client_and_the_route_too() {
+    let line = |agent: &str, remote: &str, name: &str| {
+        format!(
+            "[2026-11-21T10:00:00.000Z] \"GET /a HTTP/2\" 200 - via_upstream - \"-\" 0 5 1 0 \"6.6.6.6\" \"{agent}\" \"id\" \
+             \"shop\" \"10.1.0.9:80\" outbound|80||shop 10.1.0.5:4 10.1.0.5:80 {remote} {name} to shop\n"
+        )
+    };
+    let policies = json!([{"name": "all", "key": ["client_address", "route_name"], "limit": "1 per hour"}]);
+    let log = [
+        line("curl/8", "10.0.0.1:1", "-"),
+        line("a \"b\" c", "10.0.0.1:2", "-"),
+        line("curl/8", "[2001:db8::1]:3", "-"),
+    ];
+    let replayed = filter(&policies, &log.concat(), &["--strict"]);
+    let key = "client_address=10.0.0.1,route_name=to%20shop";
+    assert_eq!(replayed["top_denied"], json!([{"policy": "all", "key": key, "denied": 1}]));
+    for (agent, name) in [("evil\" \"x", "-"), ("curl/8", "x\""), ("curl/8", "\" \"x\" \"y\" a b c d")] {
+        let output = replay(&policies, line(agent, "10.0.0.1:1", name).as_bytes(), &[]);
+        assert_eq!(output.status.code(), Some(1), "{agent} {name}: {}", text(&output.stdout));
+    }
+}
+
+#[test]
+fn what_a_client_sends_breaks_nothing() {
+    let policies =
+        json!([{"name": "all", "key": ["client_address", {"header": "user-agent"}], "limit": "1 per hour"}]);
+    let mut log = Vec::new();
+    let long = vec![b'x'; 200_000];
+    for agent in [&b"\xff\x00\x1b[2J"[..], &b"\\\""[..], &long] {
+        for _ in 0..2 {
+            log.extend_from_slice(
+                b"[2026-11-21T10:00:00.000Z] \"GET /a HTTP/2\" 200 - 0 5 1 0 \"2001:db8::1\" \"",
+            );
+            log.extend_from_slice(agent);
+            log.extend_from_slice(b"\" \"id\" \"shop\" \"-\"\n");
+        }
+    }
+    log.extend_from_slice(&vec![b'x'; 2 << 20]);
+    log.extend_from_slice(b"\n{\"start_time\":");
+    log.extend_from_slice(&vec![b'['; 500_000]);
+    log.extend_from_slice(b"\n{\"start_time\":\"9999-99-99T99:99:99Z\"}\n");
+    let output = replay(&policies, &log, &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let told = text(&output.stdout);
+    assert!(told.contains("6 requests from") && told.contains("3 would have been denied"), "{told}");
+    assert!(told.contains("6 of 9 lines were read"), "{told}");
+    assert!(!told.contains(['\0', '\u{1b}']), "a terminal is not told what clients write");
+    assert!(told.contains("client_address=2001:db8::"), "{told}");
+}
+
+#[test]
+fn what_is_packed_and_cut_off_is_told_and_fails() {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(LOG.as_bytes()).expect("it is packed");
+    let packed = packed.finish().expect("it is packed");
+    let output = replay(&shop(), packed.get(..packed.len() - 9).expect("longer"), &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let complaints = text(&output.stderr);
+    assert!(complaints.contains("sluice: -: it cannot be read"), "{complaints}");
+    assert!(text(&output.stdout).contains("were read"), "what could be read is told all the same");
 }
 
 #[test]

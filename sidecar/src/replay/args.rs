@@ -7,7 +7,7 @@ use clap::Parser;
 use crate::command::Format;
 
 const AFTER_HELP: &str = "\
-Lines are read in Envoy's default format, or as JSON objects, one on a line:
+Lines are read in the default format of Envoy or of Istio, or as JSON objects, one on a line:
   the time        start_time, timestamp, time, @timestamp or ts
   the request     method, path, x_envoy_original_path, authority or host, and any header by its name
   the client      downstream_remote_address, or else the end of x_forwarded_for

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
+
 use super::args::Field;
 
 /// What is told by names of its own in JSON, and the names that Envoy's operators give it.
@@ -43,9 +45,9 @@ const MAX_COLUMNS: usize = 1_000;
 #[derive(Debug)]
 pub struct Columns {
     /// By what it tells.
-    places: HashMap<String, usize>,
+    places: HashMap<String, usize, RandomState>,
     /// By the keys of JSON objects, as they are written; `None` for those of no column.
-    keys: HashMap<String, Option<usize>>,
+    keys: HashMap<String, Option<usize>, RandomState>,
     /// What `--field` says, by the key.
     fields: Vec<Field>,
 }
@@ -57,7 +59,8 @@ impl Columns {
     /// None but those that `fields` name: these are told from the first line on.
     #[must_use]
     pub fn new(fields: &[Field]) -> Self {
-        let mut columns = Self { places: HashMap::new(), keys: HashMap::new(), fields: fields.to_vec() };
+        let mut columns =
+            Self { places: HashMap::default(), keys: HashMap::default(), fields: fields.to_vec() };
         for field in fields {
             let place = columns.place_of(&field.name);
             columns.keys.insert(field.key.clone(), place);

@@ -1,11 +1,11 @@
-//! One line of an access log: Envoy's default text, or a JSON object.
+//! One line of an access log: Envoy's default text, Istio's, or a JSON object.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::columns::{Columns, FORWARDED_FOR, TIME, Values, fill};
+use super::columns::{BYTES_SENT, CLIENT, Columns, FORWARDED_FOR, ROUTE, TIME, Values, fill};
 
 /// What one line tells.
 #[derive(Debug, Default)]
@@ -19,8 +19,8 @@ pub struct Line<'a> {
 /// Why a line cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
-    /// It is neither text in the default format, nor JSON.
-    #[error("it is neither in Envoy's default format nor a JSON object")]
+    /// It is neither text in a format that is known, nor JSON.
+    #[error("it is neither in the default format of Envoy or Istio, nor a JSON object")]
     Format,
     /// A quotation mark within a header.
     #[error(
@@ -41,9 +41,12 @@ pub enum Unreadable {
     TooLong,
 }
 
-/// What the quoted fields at the end of a line in the default format tell.
+/// What the quoted fields near the end of a line of text tell.
 const QUOTED: [Option<&str>; 5] =
     [Some(FORWARDED_FOR), Some("user-agent"), Some("x-request-id"), Some(":authority"), None];
+
+/// What follows them in Istio's format, and has no spaces but for the last.
+const AFTER_QUOTED: [Option<&str>; 6] = [None, None, None, Some(CLIENT), None, Some(ROUTE)];
 
 /// Reads a line, which is not empty.
 ///
@@ -58,7 +61,9 @@ pub fn read<'a>(line: &'a [u8], columns: &mut Columns) -> Result<Line<'a>, Unrea
     }
 }
 
-/// `[TIME] "METHOD PATH PROTOCOL" CODE FLAGS RECEIVED SENT DURATION UPSTREAM_TIME "XFF" "AGENT" "ID" "AUTHORITY" "UPSTREAM"`
+/// Envoy's default format, and Istio's, which has `{}` besides:
+/// `[TIME] "METHOD PATH PROTOCOL" CODE FLAGS {DETAILS TERMINATION "FAILURE"} RECEIVED SENT DURATION UPSTREAM_TIME "XFF" "AGENT"
+/// "ID" "AUTHORITY" "UPSTREAM" {CLUSTER UPSTREAM_LOCAL LOCAL REMOTE SERVER_NAME ROUTE}`
 fn text<'a>(line: &'a [u8], columns: &mut Columns) -> Result<Line<'a>, Unreadable> {
     let mut values = Values::new();
     let mut tell = |name: &str, value: &'a [u8]| {
@@ -66,44 +71,56 @@ fn text<'a>(line: &'a [u8], columns: &mut Columns) -> Result<Line<'a>, Unreadabl
             fill(&mut values, place, Some(Cow::Borrowed(value)));
         }
     };
-    let mut parts = || {
+    let mut begin = || {
         let (time, rest) = until(line.get(1..)?, b"] \"")?;
         let (method, rest) = until(rest, b" ")?;
         let (path, rest) = until(rest, b" ")?;
         let (_protocol, rest) = until(rest, b"\" ")?;
         let (code, rest) = until(rest, b" ")?;
         let (_flags, rest) = until(rest, b" ")?;
+        // How much was received is a number; why the response is as it is never is one.
+        let is_default = rest.first()?.is_ascii_digit();
+        let rest = if is_default { rest } else { until(until(rest, b" \"")?.1, b"\" ")?.1 };
         let (_received, rest) = until(rest, b" ")?;
         let (sent, rest) = until(rest, b" ")?;
         let (_duration, rest) = until(rest, b" ")?;
         let (_upstream_time, rest) = until(rest, b" \"")?;
-        for (name, value) in [
-            (TIME, time),
-            (":method", method),
-            (":path", path),
-            (":status", code),
-            (super::columns::BYTES_SENT, sent),
-        ] {
+        for (name, value) in
+            [(TIME, time), (":method", method), (":path", path), (":status", code), (BYTES_SENT, sent)]
+        {
             tell(name, value);
         }
-        rest.strip_suffix(b"\"")
+        // The last quotation mark of all ends what is quoted: nothing behind it may have one.
+        let end = rest.iter().rposition(|byte| *byte == b'"')?;
+        Some((is_default, rest.get(..end)?, rest.get(end + 1..)?))
     };
-    let mut rest = parts().ok_or(Unreadable::Format)?;
+    let (is_default, mut quoted, after) = begin().ok_or(Unreadable::Format)?;
     for (index, name) in QUOTED.iter().enumerate() {
         let value = if index + 1 < QUOTED.len() {
-            let (value, after) = until(rest, b"\" \"").ok_or(Unreadable::Format)?;
-            rest = after;
+            let (value, rest) = until(quoted, b"\" \"").ok_or(Unreadable::Format)?;
+            quoted = rest;
             value
         } else {
-            rest
+            quoted
         };
         if let Some(name) = name {
             tell(name, value);
         }
     }
     // A client chooses some of these: what it writes into one must not be taken for another.
-    if until(rest, b"\" \"").is_some() {
+    if quoted.contains(&b'"') {
         return Err(Unreadable::Ambiguous);
+    }
+    if is_default {
+        return if after.is_empty() { Ok(Line { values, is_text: true }) } else { Err(Unreadable::Format) };
+    }
+    let mut after =
+        after.strip_prefix(b" ").ok_or(Unreadable::Format)?.splitn(AFTER_QUOTED.len(), |b| *b == b' ');
+    for name in AFTER_QUOTED {
+        let value = after.next().ok_or(Unreadable::Format)?;
+        if let Some(name) = name {
+            tell(name, value);
+        }
     }
     Ok(Line { values, is_text: true })
 }

@@ -18,6 +18,7 @@ mod tally;
 mod time;
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use indicatif::ProgressBar;
 
@@ -52,8 +53,15 @@ pub fn run(args: &ReplayArgs, to: &mut impl Write, complaints: &mut impl Write) 
         return Ok(false);
     }
     let judges = judges(&file, &mut inspected);
-    let mut replay =
-        Replay { judges, columns: Columns::new(&args.fields), lines: 0, unreadable: 0, late: 0, at_us: 0 };
+    let mut replay = Replay {
+        judges,
+        columns: Columns::new(&args.fields),
+        lines: 0,
+        unreadable: 0,
+        late: 0,
+        latest_by_us: 0,
+        at_us: 0,
+    };
     let progress = input::progress(&args.logs);
     let mut all_read = true;
     for log in &args.logs {
@@ -97,6 +105,8 @@ struct Replay {
     lines: u64,
     unreadable: u64,
     late: u64,
+    /// By how much the latest of them was late.
+    latest_by_us: u64,
     /// The latest time so far: buckets never go back.
     at_us: u64,
 }
@@ -129,6 +139,7 @@ impl Replay {
         let line = line::read(line, &mut self.columns)?;
         let at_us = began_us(&line, &self.columns)?;
         self.late += u64::from(at_us < self.at_us);
+        self.latest_by_us = self.latest_by_us.max(self.at_us.saturating_sub(at_us));
         self.at_us = self.at_us.max(at_us);
         for (_, judge) in &mut self.judges {
             judge.judge(&line, &self.columns, self.lines, self.at_us);
@@ -156,7 +167,13 @@ impl Replay {
             }
         };
         note(self.unreadable, "lines could not be read, and are not among the requests");
-        note(self.late, "requests began before the one above them, and were decided at the time of that one");
+        let by = humantime::format_duration(Duration::from_millis(self.latest_by_us.div_ceil(1_000)));
+        note(
+            self.late,
+            &format!(
+                "requests began before one above them, by {by} at most, and were decided at the time of that one"
+            ),
+        );
         for (_, judge) in &self.judges {
             let tally = &judge.tally;
             note(tally.too_many, "requests have more limits than can be asked at once; on_error would apply");
