@@ -19,7 +19,10 @@ use sluice::{
         redis::{RedisStore, cluster::ClusterStore},
     },
 };
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    runtime::Builder,
+    signal::unix::{Signal, SignalKind, signal},
+};
 use tracing::{info, warn};
 
 // musl's own allocator takes a fifth of the sidecar's time, and a third where batches are large.
@@ -55,10 +58,16 @@ fn misread(error: &clap::Error) -> ExitCode {
 }
 
 // One thread: the work of a request is small, and was measured to be no quicker on two.
-#[tokio::main(flavor = "current_thread")]
-async fn serve_until_told(config: Config) -> ExitCode {
+fn serve_until_told(config: Config) -> ExitCode {
     let logging = LogLevels::start(config.log_format, config.log_filter.clone());
-    match run(config, logging).await {
+    let ended =
+        Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime).and_then(|runtime| {
+            let ended = runtime.block_on(run(config, logging));
+            // A name that is still looked up is not waited for: a resolver that never answers may take a minute.
+            runtime.shutdown_background();
+            ended
+        });
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);
@@ -77,6 +86,8 @@ enum RunError {
     Descriptors(#[from] TooFew),
     #[error(transparent)]
     Spans(#[from] InvalidReceiver),
+    #[error("this program's runtime cannot begin: {0}")]
+    Runtime(std::io::Error),
     #[error("signals cannot be heard: {0}")]
     Signals(#[from] std::io::Error),
 }

@@ -1,6 +1,8 @@
 //! HTTP to the receiver of spans: one connection, kept for the next batch.
 
 use std::{
+    io,
+    net::SocketAddr,
     sync::{Arc, Mutex as Held, PoisonError},
     time::Duration,
 };
@@ -14,8 +16,9 @@ use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
+    net::{TcpStream, lookup_host},
     sync::Mutex,
+    task::JoinHandle,
     time::timeout,
 };
 use tokio_rustls::TlsConnector;
@@ -54,6 +57,7 @@ pub(super) struct Client {
     authority: HeaderValue,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     kept: Mutex<Option<SendRequest<Full<Bytes>>>>,
+    looking: Mutex<Option<JoinHandle<io::Result<Vec<SocketAddr>>>>>,
     failure: Failure,
 }
 
@@ -67,7 +71,15 @@ impl Client {
         };
         let port = url.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 });
         let authority = HeaderValue::from_str(url.authority()?.as_str()).ok()?;
-        Some(Self { host, port, authority, tls, kept: Mutex::new(None), failure: Failure::default() })
+        Some(Self {
+            host,
+            port,
+            authority,
+            tls,
+            kept: Mutex::new(None),
+            looking: Mutex::new(None),
+            failure: Failure::default(),
+        })
     }
 
     pub(super) fn failure(&self) -> Failure {
@@ -92,8 +104,20 @@ impl Client {
         Ok(Response::from_parts(head, body))
     }
 
+    /// A look-up holds a thread until it ends, so one that outlasts its batch is that of the next, too.
+    async fn look_up(&self) -> Result<Vec<SocketAddr>, HttpError> {
+        let mut looking = self.looking.lock().await;
+        let task = looking.get_or_insert_with(|| {
+            let (host, port) = (self.host.clone(), self.port);
+            tokio::spawn(async move { Ok(lookup_host((host, port)).await?.collect()) })
+        });
+        let found = task.await;
+        *looking = None;
+        Ok(found??)
+    }
+
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, HttpError> {
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        let stream = TcpStream::connect(&self.look_up().await?[..]).await?;
         match &self.tls {
             None => shake_hands(stream).await,
             Some((tls, name)) => shake_hands(tls.connect(name.clone(), stream).await?).await,
