@@ -117,7 +117,7 @@ async fn run(mut config: Config, logging: Arc<LogLevels>) -> Result<(), RunError
     let spans = match &config.spans {
         None => None,
         Some(receiver) => {
-            info!(receiver = receiver.url(), "sampled takes are told as spans");
+            info!(receiver = receiver.origin(), "sampled takes are told as spans");
             Some(Spans::start(receiver, store.kind())?)
         }
     };

@@ -117,10 +117,12 @@ impl Receiver {
         Ok(Some(Self { url, authorities, service_named }))
     }
 
-    /// Where, without anything that could be secret.
+    /// Where, without what could be secret: with some receivers the path is.
     #[must_use]
-    pub fn url(&self) -> String {
-        self.url.to_string()
+    pub fn origin(&self) -> String {
+        let (scheme, authority) = (self.url.scheme_str(), self.url.authority());
+        let authority = authority.map_or("", |authority| authority.as_str());
+        format!("{}://{authority}", scheme.unwrap_or_default())
     }
 
     pub(super) fn names_no_service(&self) -> bool {
@@ -200,7 +202,7 @@ mod tests {
             environment.iter().find(|(set, _)| *set == name).map(|(_, value)| (*value).to_owned())
         };
         let found = Receiver::find(flag, of).map_err(|error| error.to_string())?;
-        Ok(found.map(|receiver| receiver.url()))
+        Ok(found.map(|receiver| receiver.url.to_string()))
     }
 
     fn to(url: &str) -> Result<Option<String>, String> {
