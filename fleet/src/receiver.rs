@@ -11,7 +11,9 @@ use std::{
 };
 
 use opentelemetry_proto::tonic::{
-    collector::trace::v1::ExportTraceServiceRequest,
+    collector::trace::v1::{
+        ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
+    },
     common::v1::{AnyValue, KeyValue, any_value::Value},
 };
 use prost::Message;
@@ -53,6 +55,7 @@ struct Shared {
     spans: Mutex<Vec<ReceivedSpan>>,
     requests: AtomicU64,
     refuses: AtomicBool,
+    rejects: AtomicBool,
     ended: AtomicBool,
 }
 
@@ -86,6 +89,11 @@ impl SpanReceiver {
         self.shared.refuses.store(refuses, Ordering::SeqCst);
     }
 
+    /// Takes what comes from now on and says that it has rejected one of its spans, or takes all again.
+    pub fn reject_one(&self, rejects: bool) {
+        self.shared.rejects.store(rejects, Ordering::SeqCst);
+    }
+
     /// Answers what comes over a connection of another kind, such as one by TLS, to its end.
     pub fn answer(&self, stream: impl Read + Write) -> io::Result<()> {
         self.shared.answer(stream)
@@ -104,8 +112,13 @@ impl Shared {
                 (false, true) => "200 OK",
                 (false, false) => "400 Bad Request",
             };
-            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
-            stream.get_mut().write_all(answer.as_bytes())?;
+            let partially =
+                ExportTracePartialSuccess { rejected_spans: 1, error_message: "too old".to_owned() };
+            let rejects = status == "200 OK" && self.rejects.load(Ordering::SeqCst);
+            let said =
+                ExportTraceServiceResponse { partial_success: rejects.then_some(partially) }.encode_to_vec();
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n", said.len());
+            stream.get_mut().write_all(&[answer.as_bytes(), &said].concat())?;
             stream.get_mut().flush()?;
         }
         Ok(())

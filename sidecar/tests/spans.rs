@@ -143,6 +143,12 @@ fn a_receiver_that_is_down_costs_no_take() {
     sluice.wait_for_line("takes them again");
     assert_eq!(counts(&sluice), json!({"exported": 2, "lost": 2}));
 
+    receiver.reject_one(true);
+    take(&sluice, &traced);
+    let told = sluice.wait_for_line("spans are lost");
+    assert!(told.contains("\"reason\":\"too old\""), "{told}");
+    assert_eq!(counts(&sluice), json!({"exported": 3, "lost": 3}));
+
     // Nobody listens there; and there somebody accepts, and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
     for receiver in
@@ -204,4 +210,33 @@ fn a_receiver_is_spoken_to_by_tls_where_its_authority_is_known() {
     take(&sluice, &traced);
     let told = sluice.wait_for_line("spans are lost");
     assert!(told.contains("invalid peer certificate"), "{told}");
+}
+
+/// It was not there, then it was, and now it refuses: what is told is what is wrong now.
+#[test]
+fn the_reason_that_is_told_is_that_of_the_batch_that_failed() {
+    let traced = json!([{"buckets": [bucket("all", 9)], "traceparent": sampled()}]);
+    let port = free_port();
+    let mut sluice = start(&format!("http://127.0.0.1:{port}"), &[]);
+    for lost in [2, 4] {
+        take(&sluice, &traced);
+        let wanted = json!({"exported": 0, "lost": lost});
+        eventually(DEADLINE, "what is lost", || (counts(&sluice) == wanted).then_some(())).expect("counted");
+    }
+    let told = sluice.wait_for_line("spans are lost");
+    assert!(told.contains("refused"), "{told}");
+    let listener = TcpListener::bind(("127.0.0.1", port)).expect("the port is free still");
+    let receiver = Arc::new(SpanReceiver::start().expect("it answers"));
+    let ours = Arc::clone(&receiver);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let _ = ours.answer(stream.expect("a connection"));
+        }
+    });
+    take(&sluice, &traced);
+    sluice.wait_for_line("takes them again");
+    receiver.refuse(true);
+    take(&sluice, &traced);
+    let told = sluice.wait_for_line("spans are lost");
+    assert!(told.contains("503") && !told.contains("Connection refused"), "{told}");
 }

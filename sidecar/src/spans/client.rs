@@ -13,6 +13,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
+use prost::Message;
 use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -29,25 +30,69 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// The answer says how many spans were refused, and why.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
 
-/// Why the last batch did not arrive: the library keeps that to itself.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Failure(Arc<Held<Option<String>>>);
+/// As much of that as is logged.
+const MAX_REASON_CHARS: usize = 300;
 
-impl Failure {
-    pub(super) fn take(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+/// What became of the last batch, as far as the library keeps it to itself.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Unsaid(Arc<Held<Heard>>);
+
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    /// How many spans of it were rejected, though it was taken.
+    pub(super) rejected: u64,
+    /// Why.
+    pub(super) reason: Option<String>,
+}
+
+impl Unsaid {
+    pub(super) fn take(&self) -> Heard {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// With all that it came of.
-    fn set(&self, error: &HttpError) {
+    fn set(&self, heard: Heard) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = heard;
+    }
+}
+
+impl Heard {
+    /// That it did not arrive, with all that it came of.
+    fn failure(error: &HttpError) -> Self {
         let mut told = error.to_string();
         let mut of = error.source();
         while let Some(source) = of {
             told = format!("{told}: {source}");
             of = source.source();
         }
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
+        Self { rejected: 0, reason: Some(told) }
     }
+
+    /// What is said of a batch that was taken; nothing where that is of no form that is known.
+    fn answer(answer: &Response<Bytes>) -> Self {
+        let taken = Some(answer.body().clone()).filter(|_| answer.status().is_success());
+        let said = taken.and_then(|body| Taken::decode(body).ok()).and_then(|taken| taken.partially);
+        let Some(Partially { rejected_spans, error_message }) = said else { return Self::default() };
+        let reason: String = error_message.chars().take(MAX_REASON_CHARS).collect();
+        Self {
+            rejected: u64::try_from(rejected_spans).unwrap_or(0),
+            reason: Some(reason).filter(|reason| !reason.is_empty()),
+        }
+    }
+}
+
+/// `ExportTraceServiceResponse` of OTLP.
+#[derive(Message)]
+struct Taken {
+    #[prost(message, optional, tag = "1")]
+    partially: Option<Partially>,
+}
+
+#[derive(Message)]
+struct Partially {
+    #[prost(int64, tag = "1")]
+    rejected_spans: i64,
+    #[prost(string, tag = "2")]
+    error_message: String,
 }
 
 /// The receiver's place, and the connection to it.
@@ -58,7 +103,7 @@ pub(super) struct Client {
     tls: Option<(TlsConnector, ServerName<'static>)>,
     kept: Mutex<Option<SendRequest<Full<Bytes>>>>,
     looking: Mutex<Option<JoinHandle<io::Result<Vec<SocketAddr>>>>>,
-    failure: Failure,
+    unsaid: Unsaid,
 }
 
 impl Client {
@@ -78,12 +123,12 @@ impl Client {
             tls,
             kept: Mutex::new(None),
             looking: Mutex::new(None),
-            failure: Failure::default(),
+            unsaid: Unsaid::default(),
         })
     }
 
-    pub(super) fn failure(&self) -> Failure {
-        self.failure.clone()
+    pub(super) fn unsaid(&self) -> Unsaid {
+        self.unsaid.clone()
     }
 
     async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
@@ -142,7 +187,9 @@ impl HttpClient for Client {
             Ok(outcome) => outcome,
             Err(_) => Err(format!("no answer within {TIMEOUT:?}").into()),
         };
-        outcome.inspect_err(|error| self.failure.set(error))
+        // Of this batch, whatever was said of an earlier one.
+        self.unsaid.set(outcome.as_ref().map_or_else(Heard::failure, Heard::answer));
+        outcome
     }
 }
 

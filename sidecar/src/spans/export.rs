@@ -20,7 +20,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use super::client::Failure;
+use super::client::{Heard, Unsaid};
 
 /// The most spans that wait: some two megabytes.
 const QUEUED: usize = 2_048;
@@ -55,11 +55,11 @@ struct Told {
 }
 
 impl Queue {
-    pub(super) fn start(exporter: SpanExporter, failure: Failure) -> Arc<Self> {
+    pub(super) fn start(exporter: SpanExporter, unsaid: Unsaid) -> Arc<Self> {
         let (spans, queued) = mpsc::channel(QUEUED);
         let (end, ending) = oneshot::channel();
         let told = Arc::new(Told::default());
-        let task = tokio::spawn(hand_on(queued, ending, (exporter, failure), Arc::clone(&told)));
+        let task = tokio::spawn(hand_on(queued, ending, (exporter, unsaid), Arc::clone(&told)));
         Arc::new(Self { spans, told, task: Mutex::new(Some((end, task))) })
     }
 
@@ -90,7 +90,7 @@ impl Queue {
 async fn hand_on(
     mut queued: mpsc::Receiver<SpanData>,
     mut ending: oneshot::Receiver<()>,
-    (exporter, failure): (SpanExporter, Failure),
+    (exporter, unsaid): (SpanExporter, Unsaid),
     told: Arc<Told>,
 ) {
     let mut refused = false;
@@ -120,24 +120,23 @@ async fn hand_on(
             }
         }
         let count = batch.len() as u64;
-        match exporter.export(batch).await {
-            Ok(()) => {
-                told.exported.fetch_add(count, Ordering::Relaxed);
-                if std::mem::take(&mut refused) {
-                    info!("the receiver of spans takes them again");
-                }
+        let outcome = exporter.export(batch).await;
+        let Heard { rejected, reason } = unsaid.take();
+        let lost = if outcome.is_ok() { rejected.min(count) } else { count };
+        told.exported.fetch_add(count - lost, Ordering::Relaxed);
+        told.lost.fetch_add(lost, Ordering::Relaxed);
+        if lost == 0 {
+            if std::mem::take(&mut refused) {
+                info!("the receiver of spans takes them again");
             }
-            Err(error) => {
-                told.lost.fetch_add(count, Ordering::Relaxed);
-                // Once, and not with each batch.
-                if !std::mem::replace(&mut refused, true) {
-                    let reason = failure.take().unwrap_or_else(|| error.to_string());
-                    warn!(
-                        reason,
-                        "spans are lost until their receiver takes them; takes are decided as before"
-                    );
-                }
-            }
+        } else if !std::mem::replace(&mut refused, true) {
+            // Once, and not with each batch.
+            let otherwise = || match outcome {
+                Ok(()) => format!("it rejects {lost} of {count}, and does not say why"),
+                Err(error) => error.to_string(),
+            };
+            let reason = reason.unwrap_or_else(otherwise);
+            warn!(reason, "spans are lost until their receiver takes them; takes are decided as before");
         }
     }
 }

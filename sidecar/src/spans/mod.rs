@@ -62,8 +62,8 @@ impl Spans {
         let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
         let resource = resource.with_attribute(version).build();
         let queue = {
-            let (exporter, failure) = receiver.exporter(&resource)?;
-            Queue::start(exporter, failure)
+            let (exporter, unsaid) = receiver.exporter(&resource)?;
+            Queue::start(exporter, unsaid)
         };
         let provider = SdkTracerProvider::builder()
             .with_span_processor(Entrance(Arc::clone(&queue)))

@@ -7,7 +7,7 @@ use opentelemetry_otlp::{Protocol, RetryPolicy, SpanExporter, WithExportConfig, 
 use opentelemetry_sdk::{Resource, trace::SpanExporter as _};
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 
-use super::client::{Client, Failure};
+use super::client::{Client, Unsaid};
 use crate::pem::{self, PemError};
 
 /// The path of spans below an endpoint.
@@ -129,13 +129,13 @@ impl Receiver {
         !self.service_named
     }
 
-    pub(super) fn exporter(&self, resource: &Resource) -> Result<(SpanExporter, Failure), InvalidReceiver> {
+    pub(super) fn exporter(&self, resource: &Resource) -> Result<(SpanExporter, Unsaid), InvalidReceiver> {
         let is_tls = self.url.scheme_str() == Some("https");
         let tls = is_tls.then(|| self.tls()).transpose()?;
         let problem = "its host is neither a name nor an address";
         let client =
             Client::to(&self.url, tls).ok_or(InvalidReceiver::Url { place: Place(FLAG), problem })?;
-        let failure = client.failure();
+        let unsaid = client.unsaid();
         let agent = concat!("sluice/", env!("CARGO_PKG_VERSION")).to_owned();
         let built = SpanExporter::builder()
             .with_http()
@@ -148,7 +148,7 @@ impl Receiver {
             .build();
         let mut exporter = built.map_err(|error| InvalidReceiver::Library(error.to_string()))?;
         exporter.set_resource(resource);
-        Ok((exporter, failure))
+        Ok((exporter, unsaid))
     }
 
     fn tls(&self) -> Result<Arc<ClientConfig>, InvalidReceiver> {
