@@ -20,10 +20,13 @@ use tracing_subscriber::{
 
 use crate::config::LogFormat;
 
+/// The module that lines of what operators did are of. No level hides them, unless it is written for this name.
+pub const AUDIT: &str = "sluice::audit";
+
 /// A filter is a handful of modules and their levels.
 const MAX_FILTER_BYTES: usize = 1_000;
 
-/// What is let through: a level, or levels by module, in the syntax of `tracing`.
+/// What is let through: a level, or levels by module, in the syntax of `tracing`; and what operators did.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogFilter {
     written: String,
@@ -138,22 +141,22 @@ impl LogLevels {
                 state.passing = Some(Passing { filter, until: Instant::now() + lasts, ending });
             }
         }
-        // A filter that lets little through would hide that it was set.
-        let tell = || info!(filter = %filter, lasts = ?lasts, "what is logged was changed");
+        let tell = || info!(target: AUDIT, filter = %filter, lasts = ?lasts, "what is logged was changed");
         self.apply(&before, &filter, tell);
     }
 
     fn revert(&self) {
         let mut state = self.state();
         if let Some(Passing { filter: before, .. }) = state.passing.take() {
-            let tell = || info!(filter = %state.lasting, "what is logged is as it was before");
+            let tell = || info!(target: AUDIT, filter = %state.lasting, "what is logged is as it was before");
             self.apply(&before, &state.lasting, tell);
         }
     }
 
     /// Tells of it through that of the two that lets it through.
     fn apply(&self, before: &LogFilter, filter: &LogFilter, tell: impl Fn()) {
-        let told_before = before.lets_info_through();
+        // One that names it may hide that it was set, as the one before it may.
+        let told_before = before.lets_audit_through();
         if told_before {
             tell();
         }
@@ -178,8 +181,8 @@ impl State {
 }
 
 impl LogFilter {
-    fn lets_info_through(&self) -> bool {
-        self.targets.would_enable(module_path!(), &Level::INFO)
+    fn lets_audit_through(&self) -> bool {
+        self.targets.would_enable(AUDIT, &Level::INFO)
     }
 }
 
@@ -196,7 +199,7 @@ impl FromStr for LogFilter {
         if written.len() > MAX_FILTER_BYTES {
             return Err(InvalidFilter::TooLong);
         }
-        let mut targets = Targets::new();
+        let mut targets = Targets::new().with_target(AUDIT, LevelFilter::INFO);
         for part in written.split(',').map(str::trim) {
             let wrong = || InvalidFilter::Part(part.to_owned());
             // A word alone would be a module whose every line is logged: who misspells a level would lose all others.
@@ -235,7 +238,10 @@ mod tests {
         let store = |filter: &LogFilter, level| filter.targets.would_enable("sluice::store::redis", &level);
         let mixed = filter("warn, sluice::store=debug");
         assert!(store(&mixed, Level::DEBUG) && !store(&mixed, Level::TRACE));
-        assert!(!mixed.lets_info_through() && filter("INFO").lets_info_through());
+        for hides_nothing_of_it in ["info", "error", "off", "sluice=off"] {
+            assert!(filter(hides_nothing_of_it).lets_audit_through(), "{hides_nothing_of_it}");
+        }
+        assert!(!filter("info,sluice::audit=off").lets_audit_through());
         assert!(!store(&filter("off"), Level::ERROR));
         for (wrong, part) in [
             ("", "\"\""),

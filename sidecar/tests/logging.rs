@@ -40,7 +40,7 @@ fn what_is_logged_changes_at_once_and_stays() {
     sluice.wait_for_line("a connection ended early");
     assert_eq!(logged(&sluice), json!({"filter": "warn,sluice=debug"}));
 
-    // The last that is heard of it, though the new filter would hide it.
+    // The change itself is told, though the new filter hides what is not of an operator.
     put(&sluice, r#"{"filter": "error"}"#);
     sluice.wait_for_line("\"filter\":\"error\"");
     speak_nonsense(&sluice);
@@ -77,4 +77,23 @@ fn what_is_no_filter_is_refused_with_what_would_be_one() {
     assert_eq!(logged(&sluice), json!({"filter": "info"}));
     let document = parts(&get(&sluice.admin, "/v1/openapi.json")).1;
     assert!(document["paths"]["/v1/log"]["put"]["requestBody"].is_object(), "{document}");
+}
+
+#[test]
+fn what_operators_did_is_logged_at_every_level() {
+    let mut sluice = Running::start();
+    for filter in ["warn", "error", "off", "sluice=off", "off,sluice::store=debug"] {
+        put(&sluice, &json!({"filter": filter}).to_string());
+        let told = sluice.wait_for_line("what is logged was changed");
+        assert!(
+            told.contains(&format!("\"filter\":\"{filter}\"")) && told.contains("sluice::audit"),
+            "{told}"
+        );
+        let path = "/v1/buckets/per-client/alice/reset?domain=shop&limit=1%20per%20second";
+        let head = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n");
+        let answer =
+            ask(&sluice.admin, &format!("{head}content-type: application/json\r\ncontent-length: 0\r\n\r\n"));
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        sluice.wait_for_line("an operator has reset a bucket");
+    }
 }

@@ -12,9 +12,12 @@ use super::{
     named::{AskedPath, AskedQuery, BucketStatus, InPath, InQuery, Named},
     openapi::Problem,
 };
-use crate::http::{
-    Service, body,
-    refusal::{BucketError, RequestError},
+use crate::{
+    http::{
+        Service, body,
+        refusal::{BucketError, RequestError},
+    },
+    logging::AUDIT,
 };
 
 /// The largest body that an operator sends.
@@ -54,7 +57,7 @@ pub(super) async fn reset(
     let named = Named::find(&service, path, query).await?;
     // As large a refund as can be: it pays any debt, and never makes more than a full bucket.
     let answer = named.ask(&service, Kind::Refund, EXACT - 1).await?;
-    info!(domain = named.domain, policy = named.policy, "an operator has reset a bucket");
+    info!(target: AUDIT, domain = named.domain, policy = named.policy, "an operator has reset a bucket");
     service.overrides.tell_others().await;
     Ok(answer)
 }
@@ -92,6 +95,7 @@ pub(super) async fn refund(
     let named = Named::find(&service, path, query).await?;
     let answer = named.ask(&service, Kind::Refund, tokens).await?;
     info!(
+        target: AUDIT,
         domain = named.domain,
         policy = named.policy,
         tokens,

@@ -33,7 +33,8 @@ pub(super) struct Logging {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LogChange {
-    /// A level, or levels by module, as in `--log`.
+    /// A level, or levels by module, as in `--log`. What operators did is logged whatever it says, unless it names
+    /// `sluice::audit`.
     #[schema(example = "info,sluice::store=debug")]
     filter: String,
     /// For how long, up to 7 days: then the last filter that was to stay is in force again. For good where it is left out.

@@ -19,6 +19,7 @@ use crate::{
         Service, json_response,
         refusal::{BucketError, RequestError},
     },
+    logging::AUDIT,
     overrides::{Instead, Override},
 };
 
@@ -91,7 +92,7 @@ pub(super) async fn put(
     let (instead, expires_at_us) = (wanted.instead, wanted.expires_at_us);
     service.overrides.put(&named.bucket_key, wanted).await.map_err(BucketError::from)?;
     let (domain, policy) = (&named.domain, &named.policy);
-    info!(domain, policy, instead = %instead, expires_at_us, "an operator has overridden the limit of a bucket");
+    info!(target: AUDIT, domain, policy, instead = %instead, expires_at_us, "an operator has overridden the limit of a bucket");
     named.stands(&service).await
 }
 
@@ -114,7 +115,7 @@ pub(super) async fn remove(
     if !service.overrides.remove(&named.bucket_key).await.map_err(BucketError::from)? {
         return Err(BucketError::NoOverride.into());
     }
-    info!(domain = named.domain, policy = named.policy, "an operator has removed the override of a bucket");
+    info!(target: AUDIT, domain = named.domain, policy = named.policy, "an operator has removed the override of a bucket");
     named.stands(&service).await
 }
 
