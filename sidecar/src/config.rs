@@ -58,6 +58,8 @@ pub struct Config {
     pub log_filter: LogFilter,
     /// Where spans go, where they do.
     pub spans: Option<Receiver>,
+    /// Why they go nowhere, where only the environment says that they should and it cannot be obeyed.
+    pub spans_unusable: Option<String>,
     /// How long requests are decided after SIGTERM.
     pub shutdown_delay: Duration,
     /// How long requests under way may take to finish.
@@ -176,6 +178,7 @@ impl TryFrom<Args> for Config {
             max_connections: number("--max-connections", "SLUICE_MAX_CONNECTIONS", &args.max_connections)?,
         };
         let token = args.admin_token_file.as_deref().map(edge::token_file).transpose()?;
+        let (spans, spans_unusable) = spans(args.otlp_endpoint.as_deref())?;
         Ok(Self {
             listen: edge::listen(&args.listen)?,
             admin: edge::admin(edge::admin_address(&args.admin_listen)?, token.or(args.admin_token))?,
@@ -185,21 +188,27 @@ impl TryFrom<Args> for Config {
             limits,
             log_format: log_format(&args.log_format)?,
             log_filter: log_filter(&args.log)?,
-            spans: spans(args.otlp_endpoint.as_deref())?,
+            spans,
+            spans_unusable,
             shutdown_delay: delay(&args.shutdown_delay)?,
             shutdown_grace: duration("--shutdown-grace", "SLUICE_SHUTDOWN_GRACE", &args.shutdown_grace)?,
         })
     }
 }
 
-/// The environment's own variables are read here, since no flag of ours is meant by them.
-fn spans(flag: Option<&str>) -> Result<Option<Receiver>, InvalidConfig> {
-    Receiver::find(flag, |name| env::var(name).ok()).map_err(|error| InvalidConfig {
-        flag: "--otlp-endpoint",
-        variable: "SLUICE_OTLP_ENDPOINT",
-        found: error.to_string(),
-        mend: InvalidReceiver::MEND,
-    })
+/// The environment's own variables are read here, since no flag of ours is meant by them. They are there for every program
+/// of a machine, which is no reason not to limit rates: what cannot be obeyed of them is told of instead.
+fn spans(flag: Option<&str>) -> Result<(Option<Receiver>, Option<String>), InvalidConfig> {
+    match Receiver::find(flag, |name| env::var(name).ok()) {
+        Ok(found) => Ok((found, None)),
+        Err(error) if flag.is_none_or(str::is_empty) => Ok((None, Some(error.to_string()))),
+        Err(error) => Err(InvalidConfig {
+            flag: "--otlp-endpoint",
+            variable: "SLUICE_OTLP_ENDPOINT",
+            found: error.to_string(),
+            mend: InvalidReceiver::MEND,
+        }),
+    }
 }
 
 fn delay(written: &str) -> Result<Duration, InvalidConfig> {

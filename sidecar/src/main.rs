@@ -13,7 +13,7 @@ use sluice::{
         tls::{self, TlsError},
     },
     logging::LogLevels,
-    spans::{InvalidReceiver, Spans},
+    spans::{InvalidReceiver, Receiver, Spans},
     store::{
         Store,
         redis::{RedisStore, cluster::ClusterStore},
@@ -114,13 +114,7 @@ async fn run(mut config: Config, logging: Arc<LogLevels>) -> Result<(), RunError
         store = open_store(config.store) => store,
         _ = &mut stopped => return Ok(()),
     };
-    let spans = match &config.spans {
-        None => None,
-        Some(receiver) => {
-            info!(receiver = receiver.origin(), "sampled takes are told as spans");
-            Some(Spans::start(receiver, store.kind())?)
-        }
-    };
+    let spans = start_spans(config.spans.as_ref(), config.spans_unusable, &store)?;
     let service = Service::told(store, config.limits, logging, spans);
     tokio::select! {
         // Before it is said to be ready, so that what an operator has blocked is blocked from the first take on.
@@ -159,6 +153,31 @@ async fn run(mut config: Config, logging: Arc<LogLevels>) -> Result<(), RunError
         warn!("stopped; some requests were not finished within --shutdown-grace");
     }
     Ok(())
+}
+
+/// Spans are told where somebody asks for them by our flag; where only the environment does, as well as can be.
+fn start_spans(
+    receiver: Option<&Receiver>,
+    unusable: Option<String>,
+    store: &Store,
+) -> Result<Option<Spans>, InvalidReceiver> {
+    let started = receiver.map(|receiver| Spans::start(receiver, store.kind())).transpose();
+    let (spans, unusable) = match started {
+        Err(error) if receiver.is_some_and(|receiver| !receiver.is_asked_for()) => {
+            (None, Some(error.to_string()))
+        }
+        started => (started?, unusable),
+    };
+    if let Some(reason) = unusable {
+        warn!(
+            reason,
+            "no spans are told, since what the environment says of their receiver cannot be obeyed"
+        );
+    }
+    if let Some(receiver) = receiver.filter(|_| spans.is_some()) {
+        info!(receiver = receiver.origin(), "sampled takes are told as spans");
+    }
+    Ok(spans)
 }
 
 /// As many connections as are wanted, or as there are files for. Without any left Redis could not be reached again.

@@ -240,3 +240,31 @@ fn the_reason_that_is_told_is_that_of_the_batch_that_failed() {
     let told = sluice.wait_for_line("spans are lost");
     assert!(told.contains("503") && !told.contains("Connection refused"), "{told}");
 }
+
+/// Variables that are there for every program of a machine are no reason not to decide takes.
+#[test]
+fn an_environment_that_cannot_be_obeyed_is_told_of_and_takes_are_decided() {
+    let refused =
+        [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4317"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")];
+    let no_file = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:4318"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere/ca.pem"),
+    ];
+    for environment in [refused, no_file] {
+        let sluice = Running::start_in(&["--shutdown-delay", "0s"], &environment);
+        let line = sluice.logged.lines().find(|line| line.contains("no spans are told"));
+        let told = line.unwrap_or_else(|| panic!("{}", sluice.logged));
+        assert!(told.contains(environment[1].0) && told.contains("WARN"), "{told}");
+        take(&sluice, &json!([{"buckets": [bucket("all", 9)], "traceparent": sampled()}]));
+        assert_eq!(counts(&sluice), Value::Null);
+    }
+}
+
+/// What a sampler of the environment says is not for takes, whose traces were sampled by whoever began them.
+#[test]
+fn no_sampler_of_the_environment_hides_spans() {
+    let receiver = SpanReceiver::start().expect("it listens");
+    let sluice = start(&receiver.url(), &[("OTEL_TRACES_SAMPLER", "always_off")]);
+    take(&sluice, &json!([{"buckets": [bucket("all", 9)], "traceparent": sampled()}]));
+    assert_eq!(spans(&receiver, 2).len(), 2);
+}

@@ -22,7 +22,7 @@ use opentelemetry::{
 use opentelemetry_sdk::{
     Resource,
     propagation::TraceContextPropagator,
-    trace::{SdkTracer, SdkTracerProvider},
+    trace::{Sampler, SdkTracer, SdkTracerProvider},
 };
 
 use crate::store::Answer;
@@ -68,6 +68,8 @@ impl Spans {
         let provider = SdkTracerProvider::builder()
             .with_span_processor(Entrance(Arc::clone(&queue)))
             .with_resource(resource)
+            // What is told of was sampled by whoever began its trace, and OTEL_TRACES_SAMPLER is not for that.
+            .with_sampler(Sampler::AlwaysOn)
             .build();
         Ok(Self { tracer: provider.tracer("sluice"), queue, store })
     }

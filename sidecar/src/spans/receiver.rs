@@ -27,6 +27,7 @@ pub struct Receiver {
     url: Uri,
     authorities: Option<(&'static str, PathBuf)>,
     service_named: bool,
+    asked_for: bool,
 }
 
 /// Why spans cannot go there.
@@ -88,7 +89,8 @@ impl Receiver {
     ) -> Result<Option<Self>, InvalidReceiver> {
         // An empty variable is none, as its specification says and Compose needs.
         let of = |name| environment(name).filter(|value| !value.trim().is_empty());
-        let url = match flag.filter(|flag| !flag.is_empty()) {
+        let flag = flag.filter(|flag| !flag.is_empty());
+        let url = match flag {
             Some(written) => url(FLAG, written, true)?,
             // These are there for every program of a machine, and may be switched off for all.
             None if of("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true")) => {
@@ -114,7 +116,13 @@ impl Receiver {
             attributes.split(',').any(|attribute| attribute.trim().starts_with("service.name="))
         });
         let service_named = in_attributes || of("OTEL_SERVICE_NAME").is_some();
-        Ok(Some(Self { url, authorities, service_named }))
+        Ok(Some(Self { url, authorities, service_named, asked_for: flag.is_some() }))
+    }
+
+    /// Whether our own flag names it, and not only the environment of every program.
+    #[must_use]
+    pub fn is_asked_for(&self) -> bool {
+        self.asked_for
     }
 
     /// Where, without what could be secret: with some receivers the path is.
