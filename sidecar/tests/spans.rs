@@ -268,3 +268,16 @@ fn no_sampler_of_the_environment_hides_spans() {
     take(&sluice, &json!([{"buckets": [bucket("all", 9)], "traceparent": sampled()}]));
     assert_eq!(spans(&receiver, 2).len(), 2);
 }
+
+/// Whether a take is sampled any client may say.
+#[test]
+fn a_flood_of_sampled_takes_is_told_of_as_far_as_it_is_cheap() {
+    let receiver = SpanReceiver::start().expect("it listens");
+    let sluice = start(&receiver.url(), &[]);
+    let many = vec![json!({"buckets": [bucket("all", 1_000_000)], "traceparent": sampled()}); 2_000];
+    take(&sluice, &json!(many));
+    eventually(DEADLINE, "the counts", || {
+        (counts(&sluice) == json!({"exported": 1_000, "lost": 3_000})).then_some(())
+    })
+    .expect("no more than are told in a second");
+}

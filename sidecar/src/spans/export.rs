@@ -5,7 +5,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use opentelemetry::Context;
@@ -25,6 +25,12 @@ use super::client::{Heard, Unsaid};
 /// The most spans that wait: some two megabytes.
 const QUEUED: usize = 2_048;
 
+/// The most that are told of in one second. Which takes are sampled any client may say, and each costs the thread that decides.
+const PER_SECOND: u64 = 1_000;
+
+/// A take's, and that of its store.
+pub(super) const PER_TAKE: u64 = 2;
+
 /// The most that are handed on at once.
 const BATCH: usize = 512;
 
@@ -36,7 +42,7 @@ const GATHERING: Duration = Duration::from_secs(1);
 pub struct SpanCounts {
     /// Taken by the receiver.
     pub exported: u64,
-    /// Lost, because it did not take them, or not as fast as they came.
+    /// Lost, because it did not take them, or not as fast as they came, or since there were more than 1,000 in a second.
     pub lost: u64,
 }
 
@@ -45,7 +51,15 @@ pub struct SpanCounts {
 pub(super) struct Queue {
     spans: mpsc::Sender<SpanData>,
     told: Arc<Told>,
+    second: Mutex<Second>,
     task: Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>,
+}
+
+/// How many were told of in the second that is under way.
+#[derive(Debug, Default)]
+struct Second {
+    since_1970_s: u64,
+    spans: u64,
 }
 
 #[derive(Debug, Default)]
@@ -60,15 +74,22 @@ impl Queue {
         let (end, ending) = oneshot::channel();
         let told = Arc::new(Told::default());
         let task = tokio::spawn(hand_on(queued, ending, (exporter, unsaid), Arc::clone(&told)));
-        Arc::new(Self { spans, told, task: Mutex::new(Some((end, task))) })
+        Arc::new(Self { spans, told, second: Mutex::default(), task: Mutex::new(Some((end, task))) })
     }
 
-    /// Whether there is no room for a take's two spans.
-    pub(super) fn is_full(&self) -> bool {
-        self.spans.capacity() < 2
+    /// Whether a take's spans may be told of now; where not, they are lost.
+    pub(super) fn admits(&self, now: SystemTime) -> bool {
+        let has_room = self.spans.capacity() as u64 >= PER_TAKE && {
+            let now_s = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            self.second.lock().unwrap_or_else(PoisonError::into_inner).admits(now_s)
+        };
+        if !has_room {
+            self.lose(PER_TAKE);
+        }
+        has_room
     }
 
-    pub(super) fn lose(&self, spans: u64) {
+    fn lose(&self, spans: u64) {
         self.told.lost.fetch_add(spans, Ordering::Relaxed);
     }
 
@@ -84,6 +105,17 @@ impl Queue {
         if tokio::time::timeout(bound, task).await.is_err() {
             warn!("stopped before all spans were handed on");
         }
+    }
+}
+
+impl Second {
+    fn admits(&mut self, now_s: u64) -> bool {
+        if self.since_1970_s != now_s {
+            *self = Self { since_1970_s: now_s, spans: 0 };
+        }
+        let admits = self.spans + PER_TAKE <= PER_SECOND;
+        self.spans += if admits { PER_TAKE } else { 0 };
+        admits
     }
 }
 

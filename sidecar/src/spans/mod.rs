@@ -1,8 +1,8 @@
 //! Spans of takes that are part of a sampled trace: to an OpenTelemetry receiver, by OTLP over HTTP.
 //!
-//! A take says in its `traceparent` which trace it belongs to. What is told of it is made once it was answered, and waits in
-//! a bounded queue: no take waits for the receiver, and where that is slow or gone spans are lost, counted. The key of a
-//! bucket, which is what a client sends, is never told.
+//! A take says in its `traceparent` which trace it belongs to. What is told of it is made once the store has answered, at most
+//! so often in a second, and waits in a bounded queue: no take waits for the receiver, and where that is slow or gone, or more
+//! is sampled, spans are lost, counted. The key of a bucket, which is what a client sends, is never told.
 
 mod client;
 mod export;
@@ -108,9 +108,7 @@ impl Times<'_> {
             if !parent.span().span_context().is_sampled() {
                 continue;
             }
-            if self.spans.queue.is_full() {
-                // The take's, and that of its store.
-                self.spans.queue.lose(2);
+            if !self.spans.queue.admits(answered) {
                 continue;
             }
             let verdicts = answer.map(|answer| &answer.verdicts[at..]);
