@@ -121,7 +121,9 @@ impl BucketError {
             Self::InvalidOverride(_) => Code::InvalidOverride,
             Self::InvalidRefund(_) => Code::InvalidRefund,
             Self::NoOverride => Code::NoOverride,
-            Self::StoreUnavailable | Self::Change(ChangeError::Unavailable(_)) => Code::StoreUnavailable,
+            Self::StoreUnavailable | Self::Change(ChangeError::Unasked(_) | ChangeError::Unavailable(_)) => {
+                Code::StoreUnavailable
+            }
             Self::StoreFull => Code::StoreFull,
             Self::Change(ChangeError::TooMany) => Code::TooManyOverrides,
         }

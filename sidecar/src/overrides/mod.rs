@@ -38,7 +38,10 @@ pub enum ChangeError {
     /// There are as many as may be.
     #[error("there are {MAX_OVERRIDES} overrides already; remove some")]
     TooMany,
-    /// They cannot be kept now.
+    /// They cannot be changed now, and were not.
+    #[error("nothing was changed: {0}")]
+    Unasked(String),
+    /// They may have been changed or not.
     #[error("{0}")]
     Unavailable(String),
 }

@@ -17,6 +17,8 @@ pub const MAX_OVERRIDES: usize = 10_000;
 pub struct Table {
     // Keys are what clients make them, so the hash is seeded.
     by_bucket: HashMap<String, Override, RandomState>,
+    /// None that holds expires before.
+    next_expiry_us: Option<u64>,
 }
 
 impl Table {
@@ -50,6 +52,16 @@ impl Table {
         all.filter(move |(_, found)| found.holds(now_us))
     }
 
+    /// Whether one may have expired by `now_us` that had not when this was asked last: it is asked often.
+    pub fn has_ended(&mut self, now_us: u64) -> bool {
+        let has_ended = self.next_expiry_us.is_some_and(|next_us| next_us <= now_us);
+        if has_ended {
+            let holding = self.by_bucket.values().filter(|found| found.holds(now_us));
+            self.next_expiry_us = holding.filter_map(|found| found.expires_at_us).min();
+        }
+        has_ended
+    }
+
     /// Those that hold no longer at `now_us`.
     pub fn expired(&self, now_us: u64) -> impl Iterator<Item = (&str, &Override)> {
         let all = self.by_bucket.iter().map(|(bucket_key, found)| (bucket_key.as_str(), found));
@@ -58,6 +70,10 @@ impl Table {
 
     /// Puts one in, in the place of what there was.
     pub fn put(&mut self, bucket_key: String, with: Override) {
+        if let Some(expires_at_us) = with.expires_at_us {
+            self.next_expiry_us =
+                Some(self.next_expiry_us.map_or(expires_at_us, |next_us| next_us.min(expires_at_us)));
+        }
         self.by_bucket.insert(bucket_key, with);
     }
 
@@ -74,7 +90,9 @@ impl Table {
 
 impl FromIterator<(String, Override)> for Table {
     fn from_iter<I: IntoIterator<Item = (String, Override)>>(overrides: I) -> Self {
-        Self { by_bucket: overrides.into_iter().collect() }
+        let mut table = Self::default();
+        overrides.into_iter().for_each(|(bucket_key, with)| table.put(bucket_key, with));
+        table
     }
 }
 

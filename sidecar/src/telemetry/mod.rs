@@ -268,6 +268,15 @@ impl Telemetry {
         known.filter_map(|(_, name, policy)| Some((name.clone(), *policy.limits().first()?))).collect()
     }
 
+    /// The same of those that this sidecar was asked for within so long.
+    #[must_use]
+    pub fn limits_asked(&self, within: Duration) -> Vec<(PolicyName, WrittenLimit)> {
+        let since_us = self.now_us().saturating_sub(micros(within));
+        let seen = self.lock();
+        let asked = seen.policies.iter().filter(|(_, _, policy)| policy.is_asked_since(since_us));
+        asked.filter_map(|(_, name, policy)| Some((name.clone(), *policy.limits().first()?))).collect()
+    }
+
     /// The domains that have a policy of this name, or the one that is named if it has, each with the limit that it was last
     /// asked with, in the order of the names.
     #[must_use]

@@ -88,6 +88,11 @@ impl Policy {
         true
     }
 
+    /// Whether it was asked for at `since_us` or later, and not only learnt of.
+    pub(super) fn is_asked_since(&self, since_us: u64) -> bool {
+        self.limits.iter().any(|(_, seen_us)| *seen_us >= since_us.max(1))
+    }
+
     /// The limits that are in use, the one that was seen last first.
     pub(super) fn limits(&self) -> Vec<WrittenLimit> {
         let newest_us = self.limits.iter().map(|(_, seen_us)| *seen_us).max().unwrap_or(0);

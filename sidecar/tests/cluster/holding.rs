@@ -88,7 +88,7 @@ async fn a_hot_key_is_decided_in_a_few_runs_while_its_slot_moves() {
 #[tokio::test]
 async fn a_right_that_is_missing_is_named() {
     let cluster = cluster(&[]);
-    let rights = "on >pw resetkeys ~sluice:1:* +evalsha +eval +script|load +mget +set +del +hget +hgetall \
+    let rights = "on >pw resetkeys ~sluice:1:* +evalsha +eval +script|load +mget +set +del +hget +hscan \
                   +hset +hdel +hlen +time +info";
     let grant = |rights: &str| {
         for node in cluster.nodes() {

@@ -1,6 +1,6 @@
 //! What an operator does at one sidecar, as another sees it that shares its Redis.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use contract::Overridden;
 use fleet::{Redis, Reply};
@@ -65,6 +65,98 @@ async fn a_bucket_that_is_filled_at_one_is_not_known_to_be_empty_at_another() {
     }
 }
 
+/// What is written there by the program.
+const SCRIPT: &str = include_str!("../../../lua/override.lua");
+
+/// Puts so many overrides with the longest reasons there, as if they had always been there.
+fn fill(redis: &Redis, count: u32) {
+    let script =
+        "for i = 1, ARGV[1] do redis.call('HSET', KEYS[1], 'sluice:1:shop/p/{' .. i .. '}', ARGV[2]) end
+         redis.call('HSET', KEYS[1], 'version', '5')";
+    let reason = "r".repeat(200);
+    let value = json!({ "unlimited": true, "reason": reason, "created_at_us": 1 }).to_string();
+    let value = format!("{{\"expires_at_us\":0,{}", &value[1..]);
+    told(redis, &["EVAL", script, "1", HASH, &count.to_string(), &value]);
+}
+
+/// What Redis has sent so far.
+fn sent_bytes(redis: &Redis) -> u64 {
+    let info = told(redis, &["INFO", "stats"]).to_string();
+    let sent = info.lines().find_map(|line| line.trim().strip_prefix("total_net_output_bytes:"));
+    sent.expect("a number").parse().expect("a number")
+}
+
+#[tokio::test]
+async fn what_an_operator_does_to_one_bucket_costs_little_however_many_overrides_there_are() {
+    let (redis, _run) = redis();
+    fill(&redis, 10_000 - 1);
+    let [here, there] = two(&redis.url()).await;
+    assert_eq!(there.overrides().await.len(), 10_000 - 1);
+    let before = sent_bytes(&redis);
+    for _ in 0..4 {
+        here.does("POST", "/v1/buckets/per-client/a/reset", Value::Null).await;
+        within(LONG, "the reset", async || there.lets_in("a").await.0).await;
+        while there.lets_in("a").await.0 {}
+    }
+    here.does("PUT", PATH, json!({ "blocked": true })).await;
+    within(LONG, "the block", async || there.lets_in("a").await.1.is_some()).await;
+    here.does("DELETE", PATH, Value::Null).await;
+    within(LONG, "its end", async || there.lets_in("a").await.1.is_none()).await;
+    let sent = sent_bytes(&redis) - before;
+    assert!(sent < 200_000, "{sent} bytes");
+    assert_eq!(there.overrides().await.len(), 10_000 - 1);
+}
+
+#[tokio::test]
+async fn all_of_them_are_read_in_pieces() {
+    let (redis, _run) = redis();
+    fill(&redis, 10_000);
+    let here = Sidecar::at(&redis.url()).await;
+    assert_eq!(here.overrides().await.len(), 10_000);
+    let calls = told(&redis, &["INFO", "commandstats"]).to_string();
+    let pieces = calls.lines().find_map(|line| line.strip_prefix("cmdstat_hscan:calls="));
+    let pieces: u32 = pieces.and_then(|line| line.split(',').next()?.parse().ok()).expect("a number");
+    assert!(pieces > 100 && !calls.contains("cmdstat_hgetall"), "{calls}");
+}
+
+#[tokio::test]
+async fn who_reads_while_much_is_changed_has_all_of_it() {
+    let (redis, _run) = redis();
+    fill(&redis, 3_000);
+    let redis = Arc::new(redis);
+    let here = Sidecar::at(&redis.url()).await;
+    let changes = tokio::task::spawn_blocking({
+        let redis = Arc::clone(&redis);
+        move || {
+            let blocked = r#"{"expires_at_us":0,"blocked":true,"reason":null,"created_at_us":1}"#;
+            for number in 1..=600_u32 {
+                let bucket = format!("sluice:1:shop/p/{{{}}}", number * 7 % 4_001);
+                let what = if number % 3 == 0 { "remove" } else { "put" };
+                told(&redis, &["EVAL", SCRIPT, "1", HASH, what, &bucket, blocked, "10000"]);
+            }
+        }
+    });
+    let mut late = Vec::new();
+    while !changes.is_finished() {
+        late.push(Sidecar::at(&redis.url()).await);
+    }
+    changes.await.expect("changed");
+    late.truncate(8);
+    for sidecar in late.iter().chain([&here]) {
+        within(LONG, "all of it", async || {
+            let Reply::Integer(fields) = told(&redis, &["HLEN", HASH]) else { panic!("a number") };
+            sidecar.overrides().await.len() as i64 == fields - 2
+        })
+        .await;
+        for listed in sidecar.overrides().await {
+            let key = listed["key"].as_str().expect("a key");
+            let kept = told(&redis, &["HGET", HASH, &format!("sluice:1:shop/p/{{{key}}}")]).to_string();
+            let expected = if listed["blocked"] == true { "blocked" } else { "unlimited" };
+            assert!(kept.contains(expected), "{key}: {kept}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_sidecar_that_starts_has_them_before_it_is_ready() {
     let (redis, _run) = redis();
@@ -94,7 +186,7 @@ async fn an_override_ends_by_the_clock_of_redis() {
     here.refused("DELETE", PATH, Value::Null, (404, "no_override")).await;
     // Whoever changes something next drops what has expired.
     here.does("PUT", "/v1/buckets/per-client/b/override", json!({ "unlimited": true })).await;
-    assert_eq!(told(&redis, &["HLEN", HASH]), Reply::Integer(2), "that of b, and the version");
+    assert_eq!(told(&redis, &["HLEN", HASH]), Reply::Integer(3), "that of b, the version and the changes");
 }
 
 #[tokio::test]
@@ -117,7 +209,8 @@ async fn there_is_room_for_so_many_and_what_has_expired_makes_room() {
     let known = "/v1/buckets/p/5/override?domain=shop&limit=1%20per%20day";
     here.does("PUT", known, json!({ "unlimited": true })).await;
     fill(7, 5_000);
-    within(LONG, "the expired", async || here.overrides().await.len() == 5_000).await;
+    let count = async || here.does("GET", "/v1/stats", Value::Null).await["overrides"]["count"].as_u64();
+    within(LONG, "the expired", async || count().await == Some(5_000)).await;
     here.does("PUT", PATH, json!({ "blocked": true })).await;
     assert_eq!(here.lets_in("a").await, (false, Some(Overridden::Blocked)));
 }
@@ -199,4 +292,24 @@ async fn a_sidecar_that_was_never_asked_for_a_policy_knows_it_by_the_others() {
     assert_eq!(bucket["limit"]["burst"], 10);
     there.does("PUT", PATH, json!({ "unlimited": true })).await;
     within(SOON, "it here", async || here.lets_in("a").await.0).await;
+}
+
+#[tokio::test]
+async fn what_is_published_of_policies_is_there_again_after_redis_forgot_and_is_dropped_when_old() {
+    const POLICIES: &str = "sluice:1:{policies}";
+    let (redis, _run) = redis();
+    let old = json!({ "tokens": 1, "period_us": 1, "burst": 1, "seen_us": 1_763_650_000_000_000_u64 });
+    told(&redis, &["HSET", POLICIES, "bank/per-client", &old.to_string(), "bank/other", "junk"]);
+    let here = Sidecar::at(&redis.url()).await;
+    here.refused("GET", "/v1/buckets/other/a", Value::Null, (404, "unknown_policy")).await;
+    here.empty("per-client", "a").await;
+    let published = || told(&redis, &["HKEYS", POLICIES]).to_string();
+    within(LONG, "it to be published, and the old to go", async || {
+        published().contains("shop/per-client") && !published().contains("bank")
+    })
+    .await;
+    told(&redis, &["FLUSHALL"]);
+    within(LONG, "it to be published again", async || published().contains("shop/per-client")).await;
+    let there = Sidecar::at(&redis.url()).await;
+    there.does("GET", "/v1/buckets/per-client/a", Value::Null).await;
 }

@@ -41,6 +41,14 @@ impl fmt::Debug for Handle {
     }
 }
 
+/// Who has answered.
+#[derive(Debug)]
+pub(super) struct Place {
+    handle: Handle,
+    /// It is about to have what was asked for.
+    asking: bool,
+}
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
@@ -59,6 +67,9 @@ pub enum ControlError {
     /// What was asked may have been done.
     #[error("the connection to Redis was lost; what was asked may have been done")]
     Lost,
+    /// It changes faster than it can be read.
+    #[error("what Redis has changes faster than it can be read")]
+    Restless,
     /// It is of another form.
     #[error("Redis answers in a form that is not known")]
     Strange,
@@ -74,17 +85,42 @@ impl Control {
         self.remembered.forget_all();
     }
 
+    /// How long an answer is waited for.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
+    }
+
     /// Asks in order, of whoever has `key`, which is the only key of all commands: a reply for each.
     pub(super) async fn ask(&self, key: &str, commands: &[Cmd]) -> Result<Vec<Value>, ControlError> {
+        self.ask_somewhere(key, commands).await.map(|(replies, _)| replies)
+    }
+
+    /// The same, and where that was.
+    pub(super) async fn ask_somewhere(
+        &self,
+        key: &str,
+        commands: &[Cmd],
+    ) -> Result<(Vec<Value>, Place), ControlError> {
         let asked = timeout(self.patience, self.ask_unbounded(key, commands)).await;
         asked.unwrap_or(Err(ControlError::Late(self.patience)))
     }
 
-    async fn ask_unbounded(&self, key: &str, commands: &[Cmd]) -> Result<Vec<Value>, ControlError> {
+    /// Asks there, and nowhere else: what is read in pieces is read from one Redis.
+    pub(super) async fn ask_there(
+        &self,
+        place: &Place,
+        commands: &[Cmd],
+    ) -> Result<Vec<Value>, ControlError> {
+        let asked = timeout(self.patience, send(&place.handle, commands, place.asking)).await;
+        asked.map_or(Err(ControlError::Late(self.patience)), |replies| replies.map_err(refused))
+    }
+
+    async fn ask_unbounded(&self, key: &str, commands: &[Cmd]) -> Result<(Vec<Value>, Place), ControlError> {
         let nodes = match &self.way {
             Way::One(handle) => {
                 let handle = handle.borrow().clone().ok_or(ControlError::Unlinked)?;
-                return send(handle, commands, false).await.map_err(refused);
+                let replies = send(&handle, commands, false).await.map_err(refused)?;
+                return Ok((replies, Place { handle, asking: false }));
             }
             Way::Cluster(nodes) => nodes,
         };
@@ -95,8 +131,9 @@ impl Control {
         for _ in 0..HOPS {
             let node = ahead.clone().or_else(|| nodes.node_of(slot)).ok_or_else(nowhere)?;
             let handle = nodes.handle(&node).ok_or(ControlError::Unlinked)?;
-            let error = match send(handle, commands, ahead.is_some()).await {
-                Ok(replies) => return Ok(replies),
+            let asking = ahead.is_some();
+            let error = match send(&handle, commands, asking).await {
+                Ok(replies) => return Ok((replies, Place { handle, asking })),
                 Err(error) => error,
             };
             ahead = None;
@@ -117,8 +154,8 @@ impl Control {
 }
 
 /// With `ASKING` before each, a node answers of what is about to be its own.
-async fn send(handle: Handle, commands: &[Cmd], asking: bool) -> Result<Vec<Value>, RedisError> {
-    let Handle(mut connection) = handle;
+async fn send(handle: &Handle, commands: &[Cmd], asking: bool) -> Result<Vec<Value>, RedisError> {
+    let Handle(mut connection) = handle.clone();
     let mut pipe = redis::pipe();
     for command in commands {
         if asking {

@@ -6,13 +6,13 @@ use redis::{ErrorKind, RedisError};
 
 /// The rights that the sidecar's user needs, as `ACL SETUSER` reads them.
 pub(super) const RIGHTS: &str = "resetkeys ~sluice:1:* +evalsha +eval +script|load +mget +set +del +hget \
-     +hgetall +hset +hdel +hlen +time +info, for a database other than 0 also \
+     +hscan +hset +hdel +hlen +time +info, for a database other than 0 also \
      +select, and in a Cluster also +cluster|info +cluster|nodes +asking";
 
 /// What the sidecar sends.
 const COMMANDS: [&str; 20] = [
     "HELLO", "AUTH", "SELECT", "CLIENT", "INFO", "EVALSHA", "EVAL", "SCRIPT", "MGET", "SET", "DEL", "HGET",
-    "HGETALL", "HSET", "HDEL", "HLEN", "TIME", "CLUSTER", "ASKING", "SENTINEL",
+    "HSCAN", "HSET", "HDEL", "HLEN", "TIME", "CLUSTER", "ASKING", "SENTINEL",
 ];
 
 /// An error that Redis answered, by name.

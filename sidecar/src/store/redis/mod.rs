@@ -29,7 +29,7 @@ pub use address::{InvalidAddress, RedisAddress};
 pub use control::{Control, ControlError};
 use control::{Handle, Way};
 use fault::Fault;
-pub use kept::{Change, Kept};
+pub use kept::{Change, Kept, Made, Seen, Since};
 use lanes::Lane;
 use queue::Job;
 use runs::Runs;
