@@ -68,6 +68,10 @@ pub struct Take<'a> {
     /// and those that follow it have at most [`MAX_BUCKETS`] buckets together.
     #[serde(default, skip_serializing_if = "is_false")]
     pub follows: bool,
+    /// Whether it is asked for a policy in shadow, whose denial denies nobody: it only tells of that, so that what would be
+    /// denied is not counted among what is. Changes no decision.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub shadow: bool,
     /// The terms of a [`Kind::Lease`]; absent with any other kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<LeaseTerms>,

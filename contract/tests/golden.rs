@@ -97,6 +97,7 @@ fn what_a_take_only_tells_is_read_and_written_as_committed() {
     let take = &request.takes[0];
     assert_eq!(take.repeats, 12_345);
     assert!(take.traceparent.as_deref().is_some_and(|told| told.starts_with("00-0af7")), "{take:?}");
+    assert_eq!(request.takes.iter().map(|take| take.shadow).collect::<Vec<_>>(), [false, true]);
 }
 
 #[test]

@@ -16,8 +16,10 @@ impl Policies {
         let follows = !enforced.is_empty();
         let first = follows.then_some(Take { buckets: enforced, ..Take::default() });
         let shadows = asks.iter().filter(|ask| ask.shadow);
-        let shadows =
-            shadows.map(|ask| Take { buckets: self.buckets(ask).collect(), follows, ..Take::default() });
+        let shadows = shadows.map(|ask| {
+            let buckets = self.buckets(ask).collect();
+            Take { buckets, follows, shadow: true, ..Take::default() }
+        });
         first.into_iter().chain(shadows).collect()
     }
 

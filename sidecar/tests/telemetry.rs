@@ -62,7 +62,10 @@ fn what_is_counted_is_what_was_answered() {
                     })
                     .collect();
                 let kind = if random.percent(15) { "refund" } else { "take" };
-                json!({ "buckets": buckets, "kind": kind, "follows": place > 0 && random.percent(30) })
+                let shadow = random.percent(30);
+                // Where nothing is enforced, it follows nothing.
+                let follows = shadow && place > 0 && random.percent(70);
+                json!({ "buckets": buckets, "kind": kind, "follows": follows, "shadow": shadow })
             })
             .collect();
         let verdicts = decide(&mut stream, "shop", &takes);
@@ -72,16 +75,16 @@ fn what_is_counted_is_what_was_answered() {
             if take["kind"] == "refund" {
                 continue;
             }
-            let follows = take["follows"] == true;
+            let shadow = take["shadow"] == true;
             let buckets = take["buckets"].as_array().expect("buckets").iter();
             let names = buckets.map(|bucket| bucket["policy"].as_str().expect("a name").to_owned());
             if let Some(stood) = verdict["denied"].as_array() {
-                let outcome = if follows { "shadow_denied" } else { "denied" };
+                let outcome = if shadow { "shadow_denied" } else { "denied" };
                 *totals.entry(outcome).or_default() += 1;
                 for (name, _) in names.zip(stood).filter(|(_, stood)| stood["outcome"] != "allowed") {
                     *policies.entry((name, outcome)).or_default() += 1;
                 }
-            } else if !follows {
+            } else if !shadow {
                 assert!(verdict["allowed"].is_array(), "{verdict}");
                 *totals.entry("allowed").or_default() += 1;
                 names.for_each(|name| *policies.entry((name, "allowed")).or_default() += 1);

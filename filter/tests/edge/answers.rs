@@ -107,7 +107,8 @@ fn a_policy_in_shadow_is_asked_and_counted_and_denies_nobody() {
         ],
     }));
     let id = filter.arrive(request(Some("/"), None));
-    assert_eq!(asked().takes.iter().map(|take| take.follows).collect::<Vec<_>>(), [false, true]);
+    let shape: Vec<(bool, bool)> = asked().takes.iter().map(|take| (take.follows, take.shadow)).collect();
+    assert_eq!(shape, [(false, false), (true, true)]);
     filter.deliver(decided(&[true, false]));
     assert_eq!(filter.events, [(id, Event::Resumed)]);
     let id = filter.arrive(request(Some("/"), None));

@@ -26,9 +26,9 @@ fn what_is_off_is_not_asked_and_what_is_in_shadow_is_asked_apart() {
     assert_eq!(told(&policies, &Sent::get("/")), ["shadow?", "enforce"]);
     let asks = asks(&policies, &Sent::get("/"));
     let takes = policies.takes(&asks);
-    let shape: Vec<(&str, bool)> =
-        takes.iter().map(|take| (take.buckets[0].policy.as_ref(), take.follows)).collect();
-    assert_eq!(shape, [("enforce", false), ("shadow", true)]);
+    let shape: Vec<(&str, bool, bool)> =
+        takes.iter().map(|take| (take.buckets[0].policy.as_ref(), take.follows, take.shadow)).collect();
+    assert_eq!(shape, [("enforce", false, false), ("shadow", true, true)]);
     assert_eq!(policy::Policies::take_count(&asks), 2);
 }
 
@@ -43,7 +43,9 @@ fn shadows_stand_alone_where_nothing_is_enforced() {
     });
     let policies = read(&config).expect("valid");
     let asks = asks(&policies, &Sent::get("/"));
-    assert_eq!(policies.takes(&asks).iter().map(|take| take.follows).collect::<Vec<_>>(), [false, false]);
+    let takes = policies.takes(&asks);
+    let shape: Vec<(bool, bool)> = takes.iter().map(|take| (take.follows, take.shadow)).collect();
+    assert_eq!(shape, [(false, true), (false, true)]);
 }
 
 #[test]

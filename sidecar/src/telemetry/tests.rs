@@ -74,13 +74,16 @@ fn a_take_counts_once_and_for_each_policy_that_decided_it() {
 #[test]
 fn what_is_in_shadow_counts_only_where_it_would_deny() {
     let telemetry = Telemetry::default();
-    let shadow = || Take { follows: true, ..take(&[("tried", "a")]) };
+    let shadow = || Take { follows: true, shadow: true, ..take(&[("tried", "a")]) };
     let enforced = || (take(&[("per-client", "a")]), allowed(1));
     observe(&telemetry, vec![enforced(), (shadow(), allowed(1)), enforced(), (shadow(), denied(&[HAD_NOT]))]);
     let failed = Verdict::Failed(FailureReason::StoreUnavailable);
     observe(&telemetry, vec![(take(&[("per-client", "a")]), failed.clone()), (shadow(), failed)]);
-    assert_eq!(telemetry.stats().totals, Counts { allowed: 2, failed: 1, shadow_denied: 1, ..NONE });
-    assert_eq!(policy(&telemetry, "tried").totals, Counts { shadow_denied: 1, ..NONE });
+    // Where all that governs a request is in shadow, there is nothing to follow.
+    let alone = || Take { follows: false, ..shadow() };
+    observe(&telemetry, vec![(alone(), allowed(1)), (alone(), denied(&[HAD_NOT]))]);
+    assert_eq!(telemetry.stats().totals, Counts { allowed: 2, failed: 1, shadow_denied: 2, ..NONE });
+    assert_eq!(policy(&telemetry, "tried").totals, Counts { shadow_denied: 2, ..NONE });
     assert_eq!(top(&telemetry, TopBy::Requests), [("per-client/a".to_owned(), 3, 0)]);
 }
 
