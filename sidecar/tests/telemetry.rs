@@ -225,7 +225,10 @@ fn what_is_scraped_is_what_was_decided() {
     for (name, value) in [
         (format!("sluice_decisions_total{{{policy},outcome=\"allowed\"}}"), 5.0),
         (format!("sluice_decisions_total{{{policy},outcome=\"denied\"}}"), 3.0),
+        ("sluice_takes_total{outcome=\"allowed\"}".to_owned(), 5.0),
+        ("sluice_takes_total{outcome=\"denied\"}".to_owned(), 3.0),
         (format!("sluice_repeats_total{{{policy}}}"), 40.0),
+        ("sluice_ready".to_owned(), 1.0),
         ("sluice_take_duration_seconds_count".to_owned(), 2.0),
         ("sluice_takes_per_request_sum".to_owned(), 8.0),
         ("sluice_requests_total{outcome=\"answered\"}".to_owned(), 2.0),
@@ -293,4 +296,23 @@ fn nobody_is_told_without_the_token() {
         );
         assert!(ask(&sluice.admin, &request).starts_with("HTTP/1.1 200"), "{path}");
     }
+}
+
+/// Takes can be decided, and what an operator has blocked would be allowed.
+#[test]
+fn a_sidecar_that_has_never_read_the_overrides_says_that_it_is_not_ready() {
+    let run = fleet::RunDir::new().expect("a directory");
+    let program = fleet::tools::redis_server().expect("redis-server is there");
+    let redis = fleet::Redis::start(&program, &run, &[]).expect("Redis starts");
+    redis.command(&["SET", "sluice:1:{overrides}", "no hash"]).expect("set");
+    let url = format!("redis://{}", redis.addr());
+    let mut sluice = Running::start_with(&["--shutdown-delay", "0s", "--redis-url", &url]);
+    sluice.wait_for_line("the overrides of operators have never been read");
+    let (page, samples) = scraped(&sluice);
+    check(&page);
+    assert_eq!((samples["sluice_store_ready"], samples["sluice_ready"]), (1.0, 0.0), "{page}");
+    assert!(samples["sluice_overrides_age_seconds"] > 1.0, "{page}");
+    redis.command(&["DEL", "sluice:1:{overrides}"]).expect("deleted");
+    sluice.wait_for_line("the overrides of operators are known again");
+    assert!(scraped(&sluice).1["sluice_ready"] > 0.0);
 }

@@ -131,6 +131,15 @@ impl Service {
         self.stopping.load(Ordering::Relaxed)
     }
 
+    /// Whether Envoys should ask: what `/readyz` answers.
+    fn ready(&self) -> Result<(), RequestError> {
+        if self.is_stopping() {
+            return Err(RequestError::Stopping);
+        }
+        self.store.ready().map_err(RequestError::NotReady)?;
+        self.overrides.ready().map_err(RequestError::NotReady)
+    }
+
     /// Ends the answers that would go on by themselves.
     fn end_streams(&self) {
         self.streams.end();
@@ -221,11 +230,7 @@ async fn healthz() -> Response {
 }
 
 async fn readyz(State(service): State<Arc<Service>>) -> Result<Response, RequestError> {
-    if service.is_stopping() {
-        return Err(RequestError::Stopping);
-    }
-    service.store.ready().map_err(RequestError::NotReady)?;
-    service.overrides.ready().map_err(RequestError::NotReady)?;
+    service.ready()?;
     Ok(json_response(StatusCode::OK, &json!({ "status": "ready" }), 0))
 }
 

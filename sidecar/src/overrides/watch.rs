@@ -145,7 +145,9 @@ impl State {
                 }
                 Err(error) => {
                     silent = silent.saturating_add(1);
-                    if silent == SILENT_LOOKS {
+                    if silent == SILENT_LOOKS && self.lock_heard().is_none() {
+                        warn!(%error, "the overrides of operators have never been read; it is not ready until they are");
+                    } else if silent == SILENT_LOOKS {
                         warn!(%error, "the overrides of operators cannot be read; those that were known last stay");
                     }
                 }

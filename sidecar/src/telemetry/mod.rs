@@ -71,6 +71,8 @@ impl Default for Seen {
 /// What was counted since the start, to be scraped.
 #[derive(Clone, Debug)]
 pub struct Counted {
+    /// All takes, each once.
+    pub totals: Counts,
     /// The policies that were asked for.
     pub policies: Vec<(PolicyName, Counts)>,
     /// How long requests took.
@@ -231,6 +233,7 @@ impl Telemetry {
         let seen = self.lock();
         let counted = |policy: &policies::Policy, name: &PolicyName| (name.clone(), policy.tally.total());
         Counted {
+            totals: seen.totals.total(),
             policies: seen.policies.iter().map(|(_, name, policy)| counted(policy, name)).collect(),
             seconds: seen.handling.seconds(),
             takes: seen.shared.clone(),

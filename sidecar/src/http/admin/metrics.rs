@@ -87,7 +87,16 @@ impl Collector for Scrape {
 }
 
 fn decisions(page: &mut Page<'_>, counted: Counted) -> fmt::Result {
-    let Counted { policies, seconds, takes } = counted;
+    let Counted { totals, policies, seconds, takes } = counted;
+    let each_once = [
+        ("allowed", totals.allowed),
+        ("denied", totals.denied),
+        ("blocked", totals.blocked),
+        ("failed", totals.failed),
+    ];
+    let each_once = each_once.map(|(outcome, count)| ([("outcome", outcome)], count));
+    let meaning = "Takes by what became of them, each once whatever its policies; none that is in shadow, and no leases";
+    page.counters(("sluice_takes", meaning), each_once)?;
     let labels = |name: &crate::telemetry::PolicyName| {
         [("domain", name.domain.to_string()), ("policy", name.policy.to_string())]
     };
@@ -106,8 +115,7 @@ fn decisions(page: &mut Page<'_>, counted: Counted) -> fmt::Result {
             ([domain, policy, ("outcome", outcome.to_owned())], count)
         })
     });
-    let meaning =
-        "Takes by policy and by what became of them; blocked by an operator, or only looked at in shadow";
+    let meaning = "Takes by policy, once for each, and by what became of them; blocked by an operator, or only looked at in shadow";
     page.counters(("sluice_decisions", meaning), by_outcome)?;
     let repeats = policies.iter().map(|(name, counts)| (labels(name), counts.repeats));
     page.counters(
@@ -159,13 +167,22 @@ fn redis(page: &mut Page<'_>, runs: &RunsTold) -> fmt::Result {
 fn overrides(page: &mut Page<'_>, service: &Service) -> fmt::Result {
     let count = service.overrides.count() as u64;
     page.gauge(("sluice_overrides", "Buckets whose limit an operator has overridden"), count)?;
-    let meaning = "How long ago the overrides were last known to be as they are kept";
+    let meaning =
+        "How long ago the overrides were last known to be as they are kept, or else since the start";
     let age_us = service.overrides.age_us();
-    age_us
-        .map_or(Ok(()), |age_us| page.seconds(("sluice_overrides_age_seconds", meaning), age_us as f64 / 1e6))
+    let age_s = age_us.map_or_else(|| service.started.elapsed().as_secs_f64(), |age_us| age_us as f64 / 1e6);
+    page.seconds(("sluice_overrides_age_seconds", meaning), age_s)
 }
 
 fn edge(page: &mut Page<'_>, service: &Service) -> fmt::Result {
+    let ready = u64::from(service.ready().is_ok());
+    page.gauge(
+        (
+            "sluice_ready",
+            "What /readyz says, 1 or 0: takes can be decided, overrides are known, and it stays",
+        ),
+        ready,
+    )?;
     let load = |count: &crate::http::Count| count.load(std::sync::atomic::Ordering::Relaxed);
     let refused = load(&service.refused);
     let answered = load(&service.answered).saturating_sub(refused);
