@@ -34,3 +34,56 @@ fn a_sampled_request_is_joined_by_the_take_that_decided_it() {
     assert!(spans.iter().all(|span| span.trace_id == TRACE) && !format!("{spans:?}").contains("alice"));
     assert_eq!(spans.len(), 2, "the request that is not sampled is not told of: {spans:#?}");
 }
+
+/// What this Envoy's own tracer writes its router sends to the upstream, and no filter before it sees it.
+#[test]
+fn a_trace_that_this_envoy_begins_is_not_joined_and_one_that_came_is_told_of_as_it_came() {
+    let receiver = SpanReceiver::start().expect("it listens");
+    let mut configuration = strict(&json!([by_api_key("per-client", "1 per day", 9)]));
+    configuration["tracing"] = json!(true);
+    let url = receiver.url();
+    let arguments = [&PATIENT[..], &["--otlp-endpoint", &url]].concat();
+    let provider = json!({
+        "name": "envoy.tracers.opentelemetry",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig",
+            "grpc_service": {"envoy_grpc": {"cluster_name": "sluice"}, "timeout": "0.25s"},
+            "service_name": "edge",
+        },
+    });
+    let fleet = Fleet::builder()
+        .filter_configuration(configuration)
+        .sidecar_args(arguments)
+        .adjust(move |config| {
+            config.connection_manager()?["tracing"] =
+                json!({"provider": provider, "random_sampling": {"value": 100}});
+            Ok(())
+        })
+        .start()
+        .expect("a fleet");
+    let sent = |traceparent: Option<&str>| {
+        let request = http::get("/").header("x-api-key", "alice");
+        let answer =
+            ask(&fleet, traceparent.iter().fold(request, |request, of| request.header("traceparent", *of)));
+        assert_eq!(answer.status, 200);
+        let reached = answer.json().expect("what reached the upstream");
+        let headers = reached["headers"].as_array().expect("a list").iter();
+        let traceparent =
+            { headers }.find(|header| header[0] == "traceparent").expect("Envoy traces what it sends");
+        traceparent[1].as_str().expect("text").to_owned()
+    };
+    // Envoy's own, sampled.
+    let begun = sent(None);
+    assert!(begun.ends_with("-01"), "{begun}");
+    // One that came: Envoy puts a span of its own between.
+    let continued = sent(Some(&format!("00-{TRACE}-{PARENT}-01")));
+    assert!(continued.contains(TRACE) && !continued.contains(PARENT), "{continued}");
+    let spans = eventually(PATIENCE, "the spans", || Some(receiver.spans()).filter(|spans| spans.len() >= 2));
+    let spans = spans.expect("received");
+    let take = spans.iter().find(|span| span.name == "sluice.take").expect("the take's");
+    assert_eq!((take.trace_id.as_str(), take.parent_id.as_str()), (TRACE, PARENT));
+    assert!(
+        spans.iter().all(|span| span.trace_id == TRACE),
+        "the trace that Envoy began is not joined: {spans:#?}"
+    );
+}

@@ -1,4 +1,5 @@
-//! The trace that a request is part of, as its client or Envoy wrote it.
+//! The trace that a request is part of, as it came: whoever asked this Envoy wrote it. Envoy's own span is not in it, since its
+//! router writes that into the request to the upstream alone, after the filters.
 
 /// Version, trace, parent and flags in hexadecimal, with dashes between.
 const BYTES: usize = 55;
