@@ -78,10 +78,6 @@ pub struct Take<'a> {
     /// The lease that a [`Kind::Return`] ends; absent with any other kind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub returned: Option<Leased>,
-    /// How many requests that asked the same were denied since, by what the asker remembers: it only tells of them, so that who
-    /// is denied most can be seen. Changes no decision.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub repeats: u64,
     /// The trace that the take is part of, as a [`traceparent`](https://www.w3.org/TR/trace-context/); told where it is
     /// sampled. Changes no decision; what is none is ignored.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
@@ -150,6 +146,10 @@ pub struct BucketTake<'a> {
     /// Tokens asked for; 0 only looks, and is allowed even where the bucket is in debt. What it is of a lease, its
     /// [`Kind`] says.
     pub cost: u64,
+    /// How many requests this bucket has denied since it was last asked, by what the asker remembers: a request that several
+    /// buckets deny counts for each. It only tells of them, so that who is denied most can be seen. Changes no decision.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub repeats: u64,
 }
 
 /// The answer to a [`TakeRequest`].

@@ -95,7 +95,7 @@ fn a_lease_and_its_return_are_read_and_written_as_committed() {
 fn what_a_take_only_tells_is_read_and_written_as_committed() {
     let request: TakeRequest = assert_round_trip(TOLD);
     let take = &request.takes[0];
-    assert_eq!(take.repeats, 12_345);
+    assert_eq!(take.buckets[0].repeats, 12_345);
     assert!(take.traceparent.as_deref().is_some_and(|told| told.starts_with("00-0af7")), "{take:?}");
     assert_eq!(request.takes.iter().map(|take| take.shadow).collect::<Vec<_>>(), [false, true]);
 }

@@ -42,8 +42,8 @@ pub struct Denials<K, V> {
 pub enum Looked<'a, V> {
     /// It is certainly denied; what was remembered with that.
     Denied(&'a mut V),
-    /// It was denied, and what was remembered is given back: it holds no longer, and is forgotten.
-    Over(V),
+    /// It was denied, which holds no longer: what was remembered is there until it is [removed](Denials::remove).
+    Over,
     /// Nothing, or only of another cost.
     Unknown,
 }
@@ -103,13 +103,16 @@ impl<K: Hash + Eq, V> Denials<K, V> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
+        if self.known.peek(key).is_some_and(|known| known.until_us <= now_us) {
+            self.known.remove(key);
+        }
         match self.look(key, cost_tokens, now_us) {
             Looked::Denied(value) => Some(value),
-            Looked::Over(_) | Looked::Unknown => None,
+            Looked::Over | Looked::Unknown => None,
         }
     }
 
-    /// The same, and what was remembered where that holds no longer.
+    /// The same, but what holds no longer is told of instead of being forgotten, for whoever wants what was remembered.
     pub fn look<Q>(&mut self, key: &Q, cost_tokens: u64, now_us: u64) -> Looked<'_, V>
     where
         K: Borrow<Q>,
@@ -117,7 +120,7 @@ impl<K: Hash + Eq, V> Denials<K, V> {
     {
         let Some(known) = self.known.peek(key) else { return Looked::Unknown };
         if known.until_us <= now_us {
-            return self.known.remove(key).map_or(Looked::Unknown, |known| Looked::Over(known.value));
+            return Looked::Over;
         }
         // Another cost may fit, and what is known of this one still holds.
         if known.cost_tokens != cost_tokens {
@@ -126,13 +129,25 @@ impl<K: Hash + Eq, V> Denials<K, V> {
         self.known.get_mut(key).map_or(Looked::Unknown, |known| Looked::Denied(&mut known.value))
     }
 
-    /// Forgets what is known of `key`, as it must be where something is returned to it.
-    pub fn remove<Q>(&mut self, key: &Q)
+    /// Forgets what is known of `key`, as it must be where something is returned to it; gives back what was remembered.
+    pub fn remove<Q>(&mut self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.known.remove(key);
+        self.known.remove(key).map(|known| known.value)
+    }
+
+    /// What is known of `key` holds no longer from now on, as where something is returned to it: what was remembered is
+    /// still there to be [removed](Self::remove).
+    pub fn end<Q>(&mut self, key: &Q)
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        if let Some(known) = self.known.peek_mut(key) {
+            known.until_us = 0;
+        }
     }
 
     /// Forgets everything.
@@ -180,8 +195,12 @@ mod tests {
         assert_eq!(denials.get("b", 3, 149), None);
         assert_eq!(denials.get("a", 3, 149), Some(&mut 'x'), "asking for another cost forgets nothing");
         assert_eq!(denials.insert("a".to_owned(), 3, Some(100), 50, 'y'), Some('x'), "it is given back");
-        assert_eq!(denials.look("a", 3, 150), Looked::Over('y'));
+        assert_eq!(denials.look("a", 3, 150), Looked::Over);
+        assert_eq!(denials.look("a", 2, 150), Looked::Over, "whatever is asked");
+        assert_eq!(denials.remove("a"), Some('y'));
         assert_eq!(denials.look("a", 3, 150), Looked::Unknown);
+        denials.insert("a".to_owned(), 3, Some(100), 50, 'z');
+        assert_eq!(denials.get("a", 3, 150), None);
         assert!(denials.is_empty(), "what holds no longer is forgotten");
     }
 
@@ -242,8 +261,11 @@ mod tests {
         let mut denials = Denials::new(8, 1_000);
         denials.insert("a", 1, None, 0, ());
         denials.insert("b", 1, None, 0, ());
-        denials.remove("a");
+        assert_eq!(denials.remove("a"), Some(()));
         assert!(denials.get("a", 1, 1).is_none() && denials.get("b", 1, 1).is_some());
+        denials.end("b");
+        assert_eq!(denials.look("b", 1, 1), Looked::Over);
+        assert_eq!((denials.remove("b"), denials.remove("b")), (Some(()), None));
         denials.clear();
         assert!(denials.is_empty());
     }

@@ -16,8 +16,8 @@ pub struct Asking {
     asks: Vec<Ask>,
     /// Leases that are asked for with it: of which of its asks, and how many tokens.
     leases: Vec<(usize, u64)>,
-    /// How many that asked the same were denied since it was asked last, by what is remembered.
-    repeats: u64,
+    /// How many requests each bucket of its first take has denied by what is remembered; of those beyond its end, none.
+    repeats: Vec<u64>,
     /// The trace that the request is part of, where that is sampled.
     traceparent: Option<String>,
     load: Load,
@@ -71,11 +71,20 @@ impl Asking {
         let start = Load { replies: 1, takes: Policies::take_count(&asks), ..Load::default() };
         let load = asks.iter().fold(start, |load, ask| load.with(load_of_ask(ask, policies)));
         let (phase, pass) = (Cell::new(Phase::Arriving), RefCell::new(None));
-        Self { context_id, asks, leases: Vec::new(), repeats: 0, traceparent: None, load, phase, pass }
+        Self {
+            context_id,
+            asks,
+            leases: Vec::new(),
+            repeats: Vec::new(),
+            traceparent: None,
+            load,
+            phase,
+            pass,
+        }
     }
 
-    /// What its take tells besides: how many that asked the same were denied, and the trace that it is part of.
-    pub fn tell(&mut self, repeats: u64, traceparent: Option<String>) {
+    /// What its take tells besides: how many requests each of its buckets has denied, and the trace that it is part of.
+    pub fn tell(&mut self, repeats: Vec<u64>, traceparent: Option<String>) {
         (self.repeats, self.traceparent) = (repeats, traceparent);
     }
 
@@ -194,7 +203,9 @@ impl Item {
             Self::Request(asking) => {
                 let mut takes = policies.takes(&asking.asks);
                 if let Some(first) = takes.first_mut() {
-                    first.repeats = asking.repeats;
+                    for (bucket, repeats) in first.buckets.iter_mut().zip(&asking.repeats) {
+                        bucket.repeats = *repeats;
+                    }
                     first.traceparent = asking.traceparent.as_deref().map(Cow::Borrowed);
                 }
                 let leases = asking.leases.iter().filter_map(|(index, tokens)| {

@@ -26,14 +26,16 @@ struct Denied {
     prepared: Option<Rc<Prepared>>,
     /// How many requests it has denied since, of which the sidecar has not been told.
     repeats: u64,
+    /// The same of what was remembered before, for each of its buckets; none where that was told.
+    former: Vec<u64>,
 }
 
 /// What is known of what a request asks.
 pub enum Answered {
     /// It is denied for certain.
     Denied(Rc<Prepared>),
-    /// It is to be asked for. So many were denied since the same was asked last, of which that tells.
-    Ask { repeats: u64 },
+    /// It is to be asked for. Where some of it was denied before, there are [repeats](Remembered::repeats) to tell of.
+    Ask { repeats: bool },
 }
 
 /// An answer that is made once for many.
@@ -60,9 +62,9 @@ impl Remembered {
     /// never answered from here: what that policy would do is to be counted.
     pub fn answer(&mut self, policies: &Policies, asks: &[Ask], now_us: u64) -> Answered {
         if asks.iter().any(|ask| ask.shadow) {
-            return Answered::Ask { repeats: 0 };
+            return Answered::Ask { repeats: false };
         }
-        let mut over = 0;
+        let mut over = false;
         let prepared = match asks {
             [ask] => self.answer_one(policies, ask, now_us, &mut over),
             _ => self.answer_several(policies, asks, now_us, &mut over),
@@ -75,7 +77,7 @@ impl Remembered {
         policies: &Policies,
         ask: &Ask,
         now_us: u64,
-        over: &mut u64,
+        over: &mut bool,
     ) -> Option<Rc<Prepared>> {
         let denied = self.look(ask, now_us, over)?;
         denied.repeats = denied.repeats.saturating_add(1);
@@ -95,7 +97,7 @@ impl Remembered {
         policies: &Policies,
         asks: &[Ask],
         now_us: u64,
-        over: &mut u64,
+        over: &mut bool,
     ) -> Option<Rc<Prepared>> {
         let mut known = |ask: &Ask| {
             let denied = self.look(ask, now_us, over)?;
@@ -109,17 +111,37 @@ impl Remembered {
         prepare(policies, asks, &known, now_us).map(Rc::new)
     }
 
-    /// What denies `ask`; of what denies it no longer, how many it had denied. The take of a request has one such number:
-    /// where several of its asks were denied, the most, since one request may have been denied by each.
-    fn look(&mut self, ask: &Ask, now_us: u64, over: &mut u64) -> Option<&mut Denied> {
+    /// What denies `ask`, and whether something did that denies it no longer: that is kept until a request is asked for that
+    /// can tell how many it has denied, since another of its policies may deny it for longer.
+    fn look(&mut self, ask: &Ask, now_us: u64, over: &mut bool) -> Option<&mut Denied> {
         match self.denials.look(ask as &dyn Whose, ask.cost_tokens, now_us) {
             Looked::Denied(denied) => Some(denied),
-            Looked::Over(denied) => {
-                *over = denied.repeats.max(*over);
+            Looked::Over => {
+                *over = true;
                 None
             }
             Looked::Unknown => None,
         }
+    }
+
+    /// How many requests each of the buckets of `asks` has denied that denies them no longer, in their order; empty where
+    /// none has. It is told once: the callout that tells it may fail, or its request's client leave before that is sent,
+    /// and then it is lost. So is what is forgotten to make room.
+    pub fn repeats(&mut self, policies: &Policies, asks: &[Ask], now_us: u64) -> Vec<u64> {
+        let mut repeats = Vec::new();
+        let mut place: usize = 0;
+        for ask in asks {
+            let of_ask = place;
+            place = place.saturating_add(policies.bucket_count(std::slice::from_ref(ask)));
+            let mut over = false;
+            self.look(ask, now_us, &mut over);
+            let over = over.then(|| self.denials.remove(ask as &dyn Whose)).flatten();
+            if let Some(denied) = over.filter(Denied::has_repeats) {
+                repeats.resize(of_ask, 0);
+                repeats.extend(denied.untold());
+            }
+        }
+        repeats
     }
 
     /// Notes how the buckets of `ask` stood, asked at `asked_at_us` and heard of at `heard_at_us`, where they deny it.
@@ -131,23 +153,38 @@ impl Remembered {
         // It is denied for as long as one of its buckets denies it; without a wait, for good.
         let waits: Option<Vec<u64>> = denying().map(|bucket| bucket.retry_after_us).collect();
         let wait_us = waits.and_then(|waits| waits.into_iter().max());
-        let denied = Denied { heard_at_us, buckets: buckets.to_vec(), prepared: None, repeats: 0 };
+        let buckets = buckets.to_vec();
+        let denied = Denied { heard_at_us, buckets, prepared: None, repeats: 0, former: Vec::new() };
         let former = self.denials.insert(ask.into(), ask.cost_tokens, wait_us, asked_at_us, denied);
         // Of which nobody was told, as where another cost was asked for. Rare: else there was nothing known.
-        if let Some(Denied { repeats: repeats @ 1.., .. }) = former
+        if let Some(former) = former.filter(Denied::has_repeats)
             && let Some(now) = self.denials.get(ask as &dyn Whose, ask.cost_tokens, asked_at_us)
         {
-            now.repeats = repeats;
+            now.former = former.untold().collect();
         }
     }
 
-    /// Forgets what is known of buckets to which something is returned.
+    /// Denies no longer by what is known of buckets to which something is returned.
     pub fn forget(&mut self, whose: &dyn Whose) {
-        self.denials.remove(whose);
+        self.denials.end(whose);
     }
 }
 
 impl Denied {
+    fn has_repeats(&self) -> bool {
+        self.repeats > 0 || !self.former.is_empty()
+    }
+
+    /// How many requests each of its buckets has denied of which the sidecar has not been told: those that denied as they
+    /// were last heard of.
+    fn untold(&self) -> impl Iterator<Item = u64> {
+        let former = self.former.iter().copied().chain(std::iter::repeat(0));
+        self.buckets.iter().zip(former).map(|(bucket, former)| match bucket.outcome {
+            Outcome::Allowed => former,
+            Outcome::Denied | Outcome::NeverFits => former.saturating_add(self.repeats),
+        })
+    }
+
     fn aged(&self, now_us: u64) -> Vec<BucketVerdict> {
         let elapsed_us = now_us.saturating_sub(self.heard_at_us);
         self.buckets.iter().map(|bucket| aged(bucket, elapsed_us)).collect()

@@ -64,6 +64,7 @@ impl Policies {
             period_us: named.limit.period_us(),
             burst: named.limit.burst_tokens(),
             cost: ask.cost_tokens,
+            repeats: 0,
         })
     }
 }

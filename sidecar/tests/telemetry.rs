@@ -214,8 +214,9 @@ fn what_is_scraped_is_what_was_decided() {
     let secret_key = "the-key-of-a-client\"\n";
     let takes = vec![json!({ "buckets": [bucket("per-client", secret_key, 1)] }); 7];
     decide(&mut stream, "shop", &takes);
-    let repeated = json!({ "buckets": [bucket("per-client", secret_key, 1)], "repeats": 40 });
-    decide(&mut stream, "shop", &[repeated]);
+    let mut repeated = bucket("per-client", secret_key, 1);
+    repeated["repeats"] = json!(40);
+    decide(&mut stream, "shop", &[json!({ "buckets": [repeated] })]);
     let refused = exchange(&mut stream, b"GET /nothing HTTP/1.1\r\nhost: sluice\r\n\r\n");
     assert!(refused.starts_with("HTTP/1.1 404"), "{refused}");
     let (page, samples) = scraped(&sluice);

@@ -59,6 +59,7 @@ pub fn request(keys: impl IntoIterator<Item = u64>) -> TakeRequest<'static> {
         period_us: 60_000_000,
         burst: 100_000_000,
         cost: 1,
+        repeats: 0,
     };
     let takes = keys.into_iter().map(|key| Take { buckets: vec![bucket(key)], ..Take::default() });
     TakeRequest { domain: Cow::Borrowed("bench"), takes: takes.collect() }

@@ -147,9 +147,14 @@ impl Worker {
         if asking.add_leases(wanted, &self.policies) {
             self.asked(asking.asks(), asking.leases());
         }
-        if let Answered::Ask { repeats } = known {
-            asking.tell(repeats, self.traceparent());
-        }
+        let repeats = match known {
+            Answered::Ask { repeats: true } => {
+                let now_us = self.clock.now_us();
+                self.remembered.borrow_mut().repeats(&self.policies, asking.asks(), now_us)
+            }
+            _ => Vec::new(),
+        };
+        asking.tell(repeats, self.traceparent());
         let asking = Rc::new(asking);
         // What is returned goes first: it makes room for what is asked.
         if let Some(leases) = &self.leases {
@@ -168,7 +173,7 @@ impl Worker {
     fn remembered(&self, asks: &[Ask]) -> Answered {
         let mut remembered = self.remembered.borrow_mut();
         if remembered.is_empty() {
-            return Answered::Ask { repeats: 0 };
+            return Answered::Ask { repeats: false };
         }
         remembered.answer(&self.policies, asks, self.clock.now_us())
     }

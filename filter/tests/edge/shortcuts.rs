@@ -95,7 +95,7 @@ fn how_many_were_denied_since_is_told_when_the_same_is_next_asked_for() {
     const WAIT: Duration = Duration::from_millis(400);
     let mut filter = filter(json!({}));
     filter.arrive(of("alice"));
-    assert_eq!(asked().takes[0].repeats, 0);
+    assert_eq!(asked().takes[0].buckets[0].repeats, 0);
     filter.deliver(denied(400_000));
     for _ in 0..3 {
         answered_at_once(&mut filter, of("alice"));
@@ -103,18 +103,18 @@ fn how_many_were_denied_since_is_told_when_the_same_is_next_asked_for() {
     pass(WAIT);
     filter.arrive(of("alice"));
     filter.arrive(of("bob"));
-    assert_eq!(asked().takes[0].repeats, 3);
+    assert_eq!(asked().takes[0].buckets[0].repeats, 3);
     filter.deliver(denied(400_000));
-    assert_eq!(asked().takes[0].repeats, 0, "who was not denied");
+    assert_eq!(asked().takes[0].buckets[0].repeats, 0, "who was not denied");
     filter.deliver(denied(400_000));
     pass(WAIT);
     filter.arrive(of("alice"));
-    assert_eq!(asked().takes[0].repeats, 0, "each is told once");
+    assert_eq!(asked().takes[0].buckets[0].repeats, 0, "each is told once");
     filter.finish();
 }
 
 #[test]
-fn a_request_that_several_policies_denied_is_told_of_once() {
+fn each_policy_tells_how_many_it_has_denied() {
     const WAIT: Duration = Duration::from_millis(400);
     let policies = json!([
         {"name": "all", "key": [{"header": "x-api-key"}], "limit": "60 per minute", "cost": {"header": "x-cost", "max": 9}},
@@ -132,7 +132,58 @@ fn a_request_that_several_policies_denied_is_told_of_once() {
     answered_at_once(&mut filter, costing("2"));
     pass(WAIT);
     filter.arrive(costing("5"));
-    assert_eq!(asked().takes[0].repeats, 4, "the path denied each");
+    let repeats: Vec<u64> = asked().takes[0].buckets.iter().map(|bucket| bucket.repeats).collect();
+    assert_eq!(repeats, [3, 4], "the path denied each");
+    filter.finish();
+}
+
+/// A filter with a policy for each client and one for the path, of two limits each, that all denied who waits for some.
+fn denied_by(waits_us: [u64; 4]) -> Filter {
+    let limits = json!([{"limit": "60 per minute"}, {"limit": "600 per hour"}]);
+    let policies = json!([
+        {"name": "client", "key": [{"header": "x-api-key"}], "limits": limits},
+        {"name": "path", "key": ["path"], "limits": limits},
+    ]);
+    let mut filter = filter(json!({"policies": policies}));
+    filter.arrive(of("alice"));
+    let bucket = |wait_us| {
+        let outcome = if wait_us > 0 { "denied" } else { "allowed" };
+        json!({"outcome": outcome, "remaining": 0, "retry_after_us": wait_us, "full_after_us": 60_000_000})
+    };
+    filter.deliver(answer(|_| json!({"denied": waits_us.map(bucket)})));
+    filter
+}
+
+fn told() -> Vec<u64> {
+    asked().takes[0].buckets.iter().map(|bucket| bucket.repeats).collect()
+}
+
+#[test]
+fn what_one_policy_denied_is_told_of_it_alone_whoever_comes_next() {
+    let mut filter = denied_by([0, 0, 0, 400_000]);
+    for _ in 0..3 {
+        answered_at_once(&mut filter, of("alice"));
+    }
+    answered_at_once(&mut filter, of("bob"));
+    pass(Duration::from_millis(400));
+    filter.arrive(of("innocent"));
+    assert_eq!(told(), [0, 0, 0, 4], "of the limit that denied them");
+    filter.finish();
+}
+
+#[test]
+fn what_a_denial_counted_that_is_over_is_told_once_the_others_are() {
+    let mut filter = denied_by([150_000, 0, 450_000, 0]);
+    for _ in 0..3 {
+        answered_at_once(&mut filter, of("alice"));
+    }
+    pass(Duration::from_millis(150));
+    for _ in 0..2 {
+        answered_at_once(&mut filter, of("alice"));
+    }
+    pass(Duration::from_millis(300));
+    filter.arrive(of("alice"));
+    assert_eq!(told(), [3, 0, 5, 0]);
     filter.finish();
 }
 
@@ -151,12 +202,12 @@ fn what_was_not_told_is_kept_where_another_cost_is_denied() {
         answered_at_once(&mut filter, costing("5"));
     }
     filter.arrive(costing("2"));
-    assert_eq!(asked().takes[0].repeats, 0, "they asked for another cost");
+    assert_eq!(asked().takes[0].buckets[0].repeats, 0, "they asked for another cost");
     filter.deliver(denied(400_000));
     answered_at_once(&mut filter, costing("2"));
     pass(WAIT);
     filter.arrive(costing("2"));
-    assert_eq!(asked().takes[0].repeats, 4);
+    assert_eq!(asked().takes[0].buckets[0].repeats, 4);
     filter.finish();
 }
 

@@ -140,8 +140,9 @@ impl Times<'_> {
                 attributes.push(KeyValue::new("sluice.retry_after_us", number(retry_after_us)));
             }
         }
-        if take.repeats > 0 {
-            attributes.push(KeyValue::new("sluice.repeats", number(take.repeats)));
+        let repeats = take.buckets.iter().map(|bucket| bucket.repeats).max().unwrap_or(0);
+        if repeats > 0 {
+            attributes.push(KeyValue::new("sluice.repeats", number(repeats)));
         }
         let in_shadow: Vec<&str> = takes
             .iter()

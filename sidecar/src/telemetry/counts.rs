@@ -26,7 +26,7 @@ pub struct Counts {
     /// Takes that were denied because an operator has blocked the bucket; none of them counts as `denied`.
     pub blocked: u64,
     /// Requests that filters denied by what they remember, as they tell it later: as a rule with the next take that asks the
-    /// same.
+    /// same. Of a policy those that its own bucket denied; of all, rather a few too few than too many.
     pub repeats: u64,
     /// Tokens that were leased to filters, to be spent without asking.
     pub leased_tokens: u64,

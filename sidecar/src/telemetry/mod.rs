@@ -351,8 +351,10 @@ impl<'a> Counting<'a> {
         if let Some((outcome, count)) = whole {
             self.seen.totals.add(outcome, count, self.now_us);
         }
-        if take.repeats > 0 {
-            self.seen.totals.add(Outcome::Repeated, take.repeats, self.now_us);
+        // One request may have been denied by several: it is told by each, and counts once here.
+        let repeats = take.buckets.iter().map(|bucket| bucket.repeats).max().unwrap_or(0);
+        if repeats > 0 {
+            self.seen.totals.add(Outcome::Repeated, repeats, self.now_us);
         }
         let verdicts = match verdict {
             Some(Verdict::Denied(buckets)) => &buckets[..],
@@ -362,7 +364,7 @@ impl<'a> Counting<'a> {
             let id = self.policy(&asked.policy);
             let limit = WrittenLimit { tokens: asked.tokens, period_us: asked.period_us, burst: asked.burst };
             self.seen.policies.see(id, limit, self.now_us);
-            // Of a take that was denied, those count that denied it, and so do those of its repeats.
+            // Of a take that was denied, those count that denied it.
             let denies = verdicts.get(place).map(|bucket| bucket.outcome != contract::Outcome::Allowed);
             let own = match (whole, denies) {
                 (_, Some(false)) => None,
@@ -371,20 +373,19 @@ impl<'a> Counting<'a> {
                 }
                 (whole, _) => whole,
             };
-            let repeats = if denies == Some(false) { 0 } else { take.repeats };
             let policy = self.seen.policies.get_mut(id);
             if let Some((outcome, count)) = own {
                 policy.tally.add(outcome, count, self.now_us);
             }
-            if repeats > 0 {
-                policy.tally.add(Outcome::Repeated, repeats, self.now_us);
+            if asked.repeats > 0 {
+                policy.tally.add(Outcome::Repeated, asked.repeats, self.now_us);
             }
             let requests = match whole {
                 None | Some((Outcome::ShadowDenied, _)) => 0,
                 Some((_, count)) => count,
             };
             let denied = u64::from(requests > 0 && denies == Some(true));
-            self.rank(id, &asked.key, requests, denied, repeats);
+            self.rank(id, &asked.key, requests, denied, asked.repeats);
         }
     }
 

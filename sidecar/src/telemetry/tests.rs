@@ -8,7 +8,7 @@ use super::*;
 
 fn asked<'a>(policy: &'a str, key: &'a str) -> BucketTake<'a> {
     let (policy, key) = (Cow::Borrowed(policy), Cow::Borrowed(key));
-    BucketTake { policy, key, tokens: 60, period_us: 60_000_000, burst: 60, cost: 1 }
+    BucketTake { policy, key, tokens: 60, period_us: 60_000_000, burst: 60, cost: 1, repeats: 0 }
 }
 
 fn take<'a>(buckets: &[(&'a str, &'a str)]) -> Take<'a> {
@@ -111,20 +111,33 @@ fn settlements_count_nothing_and_leases_their_tokens() {
     assert_eq!(top(&telemetry, TopBy::Requests), [("per-client/a".to_owned(), 7, 0)]);
 }
 
+fn repeated<'a>(buckets: &[(&'a str, &'a str)], repeats: &[u64]) -> Take<'a> {
+    let mut take = take(buckets);
+    take.buckets.iter_mut().zip(repeats).for_each(|(bucket, repeats)| bucket.repeats = *repeats);
+    take
+}
+
 #[test]
-fn repeats_count_for_those_that_deny_and_for_all_where_none_does_any_more() {
+fn repeats_count_for_those_that_denied_them_whatever_becomes_of_the_take_that_tells_them() {
     let telemetry = Telemetry::default();
-    let repeated = |buckets, repeats| Take { repeats, ..take(buckets) };
-    let both = [("fast", "a"), ("slow", "a")];
-    observe(&telemetry, vec![(repeated(&both, 40), denied(&[HAD, HAD_NOT]))]);
-    observe(&telemetry, vec![(repeated(&both[..1], 5), allowed(1))]);
-    assert_eq!(telemetry.stats().totals, Counts { allowed: 1, denied: 1, repeats: 45, ..NONE });
+    let both = [("fast", "a"), ("all", "")];
+    // Whoever comes first once the bucket for all has room again tells how many others it had denied.
+    observe(&telemetry, vec![(repeated(&both, &[0, 10_000]), allowed(2))]);
+    observe(&telemetry, vec![(repeated(&both, &[5, 0]), denied(&[HAD, HAD_NOT]))]);
+    assert_eq!(telemetry.stats().totals, Counts { allowed: 1, denied: 1, repeats: 10_005, ..NONE });
     assert_eq!(policy(&telemetry, "fast").totals, Counts { allowed: 1, repeats: 5, ..NONE });
-    assert_eq!(policy(&telemetry, "slow").totals, Counts { denied: 1, repeats: 40, ..NONE });
-    let denied = [("slow/a".to_owned(), 41, 41), ("fast/a".to_owned(), 7, 5)];
+    assert_eq!(policy(&telemetry, "all").totals, Counts { allowed: 1, denied: 1, repeats: 10_000, ..NONE });
+    let denied = [("all/".to_owned(), 10_002, 10_001), ("fast/a".to_owned(), 7, 5)];
     assert_eq!(top(&telemetry, TopBy::Denied), denied);
-    // However many are claimed, it takes no longer than it may.
-    observe(&telemetry, vec![(repeated(&both[..1], u64::MAX), allowed(1)); 64]);
+    // Two that denied the same requests tell of them twice.
+    observe(&telemetry, vec![(repeated(&both, &[3, 7]), allowed(2))]);
+    assert_eq!(telemetry.stats().totals.repeats, 10_012);
+}
+
+#[test]
+fn however_many_repeats_are_claimed_it_takes_no_longer_than_it_may() {
+    let telemetry = Telemetry::default();
+    observe(&telemetry, vec![(repeated(&[("fast", "a")], &[u64::MAX]), allowed(1)); 64]);
     assert_eq!(telemetry.stats().totals.repeats, u64::MAX);
 }
 

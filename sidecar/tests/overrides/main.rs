@@ -41,7 +41,8 @@ const DAY_US: u64 = 86_400_000_000;
 
 /// A bucket of ten that earns nothing while a test runs.
 fn ask<'a>(policy: &'a str, key: &'a str, cost: u64) -> BucketTake<'a> {
-    BucketTake { policy: policy.into(), key: key.into(), tokens: 10, period_us: DAY_US, burst: 10, cost }
+    let (policy, key) = (policy.into(), key.into());
+    BucketTake { policy, key, tokens: 10, period_us: DAY_US, burst: 10, cost, repeats: 0 }
 }
 
 impl Sidecar {
