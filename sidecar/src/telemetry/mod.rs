@@ -29,13 +29,16 @@ pub use top::{MAX_KEYS, MAX_WINDOW_US};
 use counts::{Outcome, Tally};
 use latency::micros;
 use policies::{Policies, PolicyId};
-use top::Top;
+use top::{Often, Top};
 
 use crate::{overrides::WrittenLimit, store::Answer};
 
-/// The most that one request may count in the sketches, since the cost of a count there grows with it: far more than filters
-/// deny between two questions.
-const COUNTED_PER_REQUEST: u64 = 1 << 20;
+/// The most repeats that a take may tell of a bucket: far more than a worker denies between two questions. What is beyond no
+/// filter claims, and it would hide all that is true.
+const MAX_REPEATS: u64 = 1 << 20;
+
+/// The most steps that one request may make in the sketches for keys that have no place there yet, of some 10 ns each.
+const STEPS_PER_REQUEST: u64 = 1 << 15;
 
 /// How many policies of a request are found without looking them up: as a rule the takes of a batch are all of these.
 const AT_HAND: usize = 4;
@@ -326,13 +329,21 @@ struct Counting<'a> {
     /// Policies that this request has asked for already.
     at_hand: [Option<(&'a str, PolicyId)>; AT_HAND],
     next: usize,
-    /// How much more it may count in the sketches.
-    left: u64,
+    /// How many more steps it may make in the sketches.
+    steps_left: u64,
 }
 
 impl<'a> Counting<'a> {
     fn new(seen: &'a mut Seen, domain: &'a str, now_us: u64, took_us: Option<u64>) -> Self {
-        Self { seen, domain, now_us, took_us, at_hand: [None; AT_HAND], next: 0, left: COUNTED_PER_REQUEST }
+        Self {
+            seen,
+            domain,
+            now_us,
+            took_us,
+            at_hand: [None; AT_HAND],
+            next: 0,
+            steps_left: STEPS_PER_REQUEST,
+        }
     }
 
     /// `None` where the store was not asked.
@@ -352,7 +363,7 @@ impl<'a> Counting<'a> {
             self.seen.totals.add(outcome, count, self.now_us);
         }
         // One request may have been denied by several: it is told by each, and counts once here.
-        let repeats = take.buckets.iter().map(|bucket| bucket.repeats).max().unwrap_or(0);
+        let repeats = take.buckets.iter().map(|bucket| bucket.repeats).max().unwrap_or(0).min(MAX_REPEATS);
         if repeats > 0 {
             self.seen.totals.add(Outcome::Repeated, repeats, self.now_us);
         }
@@ -377,25 +388,23 @@ impl<'a> Counting<'a> {
             if let Some((outcome, count)) = own {
                 policy.tally.add(outcome, count, self.now_us);
             }
-            if asked.repeats > 0 {
-                policy.tally.add(Outcome::Repeated, asked.repeats, self.now_us);
+            let repeats = asked.repeats.min(MAX_REPEATS);
+            if repeats > 0 {
+                policy.tally.add(Outcome::Repeated, repeats, self.now_us);
             }
             let requests = match whole {
                 None | Some((Outcome::ShadowDenied, _)) => 0,
                 Some((_, count)) => count,
             };
             let denied = u64::from(requests > 0 && denies == Some(true));
-            self.rank(id, &asked.key, requests, denied, asked.repeats);
+            self.rank(id, &asked.key, requests, denied, repeats);
         }
     }
 
     fn rank(&mut self, id: PolicyId, key: &str, requests: u64, denied: u64, repeats: u64) {
-        let counted = requests.saturating_add(repeats).min(self.left);
-        if counted > 0 {
-            self.left -= counted;
-            let denied = denied.saturating_add(repeats).min(counted);
-            self.seen.top.add(id, key, counted, denied, self.now_us);
-        }
+        let often =
+            Often { requests: requests.saturating_add(repeats), denied: denied.saturating_add(repeats) };
+        self.seen.top.add(id, key, often, &mut self.steps_left, self.now_us);
     }
 
     /// The policy of that name; the first time that this request asks for it, it is told how long that took.

@@ -138,7 +138,10 @@ fn repeats_count_for_those_that_denied_them_whatever_becomes_of_the_take_that_te
 fn however_many_repeats_are_claimed_it_takes_no_longer_than_it_may() {
     let telemetry = Telemetry::default();
     observe(&telemetry, vec![(repeated(&[("fast", "a")], &[u64::MAX]), allowed(1)); 64]);
-    assert_eq!(telemetry.stats().totals.repeats, u64::MAX);
+    assert_eq!(telemetry.stats().totals.repeats, 64 * MAX_REPEATS);
+    assert_eq!(policy(&telemetry, "fast").totals.repeats, 64 * MAX_REPEATS);
+    let all = 64 * (MAX_REPEATS + 1);
+    assert_eq!(top(&telemetry, TopBy::Requests), [("fast/a".to_owned(), all, all - 64)]);
 }
 
 #[test]

@@ -22,6 +22,9 @@ pub const MAX_WINDOW_US: u64 = 60_000_000;
 const WIDTH: usize = 512;
 const DEPTH: usize = 4;
 
+/// The most steps that a count makes in a sketch to take the place of another key: enough to take that of any that comes seldom.
+const STEPS: u64 = 1 << 12;
+
 /// How soon a key that comes seldom gives its cell to another.
 const DECAY: f64 = 0.9;
 
@@ -43,6 +46,15 @@ pub(super) enum By {
     Denied,
 }
 
+/// How often a key was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Often {
+    /// How many requests there were.
+    pub(super) requests: u64,
+    /// How many of them were denied.
+    pub(super) denied: u64,
+}
+
 /// A key, and how often it was seen in the window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Hot {
@@ -53,16 +65,26 @@ pub(super) struct Hot {
 }
 
 impl Top {
-    /// That many requests were seen of a key, and so many of them were denied.
-    pub(super) fn add(&mut self, policy: PolicyId, key: &str, requests: u64, denied: u64, now_us: u64) {
+    /// Counts what was seen of a key. `steps_left` bounds what that may cost, since a key that has no place in a sketch makes a
+    /// step for each time that it was seen; a single one it always makes.
+    pub(super) fn add(
+        &mut self,
+        policy: PolicyId,
+        key: &str,
+        often: Often,
+        steps_left: &mut u64,
+        now_us: u64,
+    ) {
+        let Often { requests, denied } = often;
         self.name.clear();
         self.name.extend_from_slice(&policy.to_bytes());
         self.name.extend_from_slice(key.as_bytes());
-        if requests > 0 {
-            self.requests.at(now_us).add(&self.name, requests);
-        }
-        if denied > 0 {
-            self.denied.at(now_us).add(&self.name, denied);
+        for (slices, count) in [(&mut self.requests, requests), (&mut self.denied, denied)] {
+            if count > 0 {
+                let steps = count.min(STEPS).min(*steps_left).max(1);
+                *steps_left = steps_left.saturating_sub(steps);
+                slices.at(now_us).add(&self.name, count, steps);
+            }
         }
     }
 
@@ -123,13 +145,17 @@ fn split(name: &[u8]) -> Option<(PolicyId, &[u8])> {
 struct Sketch(Option<Box<BucketedTopK<Vec<u8>>>>);
 
 impl Sketch {
-    fn add(&mut self, name: &[u8], count: u64) {
+    fn add(&mut self, name: &[u8], count: u64, steps: u64) {
         if self.0.is_none() {
             let made = BucketedTopK::builder().k(MAX_KEYS).width(WIDTH).depth(DEPTH).decay(DECAY).build();
             self.0 = made.ok().map(Box::new);
         }
         if let Some(sketch) = &mut self.0 {
-            sketch.add(name, count);
+            sketch.add(name, steps);
+            // Where it has a place by now, any number is counted in one step.
+            if count > steps && sketch.bucket_count(name) > 0 {
+                sketch.add(name, count - steps);
+            }
         }
     }
 
@@ -165,6 +191,10 @@ mod tests {
 
     fn keys(hot: &[Hot]) -> Vec<(&str, u64, u64)> {
         hot.iter().map(|hot| (&*hot.key, hot.requests, hot.denied)).collect()
+    }
+
+    fn add(top: &mut Top, policy: PolicyId, key: &str, requests: u64, denied: u64, now_us: u64) {
+        top.add(policy, key, Often { requests, denied }, &mut { u64::MAX }, now_us);
     }
 
     fn hottest(top: &Top, by: By, window_us: u64, now_us: u64) -> Vec<Hot> {
@@ -203,9 +233,9 @@ mod tests {
                 match of {
                     Some(place) => {
                         made[place] += 1;
-                        top.add(id, &format!("noisy-{place}"), 1, n % 2, now_us);
+                        add(&mut top, id, &format!("noisy-{place}"), 1, n % 2, now_us);
                     }
-                    None => top.add(id, &format!("quiet-{}", scattered(n + seed) % 100_000), 1, 0, now_us),
+                    None => add(&mut top, id, &format!("quiet-{}", scattered(n + seed) % 100_000), 1, 0, now_us),
                 }
             }
             let found = hottest(&top, By::Requests, MAX_WINDOW_US, 59_999_999);
@@ -222,8 +252,8 @@ mod tests {
     fn the_window_slides() {
         let id = Policies::default().id("shop", "per-client");
         let mut top = Top::default();
-        top.add(id, "early", 3, 1, 0);
-        top.add(id, "late", 2, 2, 30_000_000);
+        add(&mut top, id, "early", 3, 1, 0);
+        add(&mut top, id, "late", 2, 2, 30_000_000);
         let all = [("early", 3, 1), ("late", 2, 2)];
         assert_eq!(keys(&hottest(&top, By::Requests, MAX_WINDOW_US, 30_000_000)), all);
         assert_eq!(keys(&hottest(&top, By::Denied, MAX_WINDOW_US, 30_000_000)), [all[1], all[0]]);
@@ -234,13 +264,34 @@ mod tests {
     }
 
     #[test]
+    fn what_a_count_may_cost_is_bounded_and_no_count_for_a_key_that_has_a_place() {
+        let id = Policies::default().id("shop", "per-client");
+        let mut top = Top::default();
+        let often = |requests| Often { requests, denied: requests };
+        let mut steps_left = 3 * STEPS;
+        top.add(id, "known", often(1 << 40), &mut steps_left, 0);
+        assert_eq!(steps_left, STEPS);
+        // A thousand keys that come often leave no place for others, however many of each are claimed.
+        for n in 0..10_000 {
+            add(&mut top, id, &format!("often-{}", n % 5_000), 1_000, 0, 0);
+        }
+        for n in 0..100 {
+            top.add(id, &format!("claimed-{n}"), often(1 << 39), &mut steps_left, 0);
+        }
+        assert_eq!(steps_left, 0);
+        let found = hottest(&top, By::Requests, MAX_WINDOW_US, 0);
+        assert_eq!(keys(&found)[0], ("known", 1 << 40, 1 << 40), "all of it");
+        assert!(found.iter().filter(|hot| hot.key.starts_with("claimed")).count() < 9, "{found:?}");
+    }
+
+    #[test]
     fn keys_of_different_policies_are_different_and_policies_can_be_asked_for() {
         let mut policies = Policies::default();
         let [one, other] = ["one", "other"].map(|policy| policies.id("shop", policy));
         let mut top = Top::default();
-        top.add(one, "", 2, 0, 0);
-        top.add(other, "", 5, 0, 0);
-        top.add(other, "\u{0}<b>\n", 1, 0, 0);
+        add(&mut top, one, "", 2, 0, 0);
+        add(&mut top, other, "", 5, 0, 0);
+        add(&mut top, other, "\u{0}<b>\n", 1, 0, 0);
         let of = |policy| top.hottest(By::Requests, MAX_WINDOW_US, MAX_KEYS, 0, |id| id == policy);
         assert_eq!(keys(&of(one)), [("", 2, 0)]);
         assert_eq!(keys(&of(other)), [("", 5, 0), ("\u{0}<b>\n", 1, 0)]);
@@ -255,7 +306,7 @@ mod tests {
         let slices = MAX_WINDOW_US / SLICE_US;
         for n in 0..slices * 2_000 {
             let key = format!("{n:0>1024}");
-            top.add(id, &key, 1 + n % 7, 1 + n % 7, n / 2_000 * SLICE_US);
+            add(&mut top, id, &key, 1 + n % 7, 1 + n % 7, n / 2_000 * SLICE_US);
         }
         let now_us = slices * SLICE_US - 1;
         let sketches = [&top.requests, &top.denied].map(|slices| slices.within(now_us, MAX_WINDOW_US));
