@@ -3,8 +3,9 @@
 //! [HeavyKeeper](https://www.usenix.org/conference/atc18/presentation/gong) counts a key that comes often almost exactly, and
 //! forgets those that come seldom: it tells too little of a key, never too much.
 
-use std::{collections::HashSet, fmt};
+use std::{collections::HashMap, fmt};
 
+use foldhash::fast::RandomState;
 use heavykeeper::BucketedTopK;
 
 use super::{
@@ -101,15 +102,12 @@ impl Top {
             By::Requests => &self.requests,
             By::Denied => &self.denied,
         };
-        let mut names = HashSet::new();
-        for slice in ranked.within(now_us, window_us) {
-            names.extend(slice.names().filter(|name| split(name).is_some_and(|(policy, _)| wanted(policy))));
+        let slices = ranked.within(now_us, window_us);
+        let mut counted = foremost(slices, limit.saturating_mul(2), wanted);
+        for (counted, name) in &mut counted {
+            *counted = count(ranked, name, window_us, now_us);
         }
-        let mut counted: Vec<(u64, Vec<u8>)> =
-            names.into_iter().map(|name| (count(ranked, &name, window_us, now_us), name)).collect();
-        // By name where they are equal, so that a list does not change by itself.
-        counted
-            .sort_unstable_by(|(more, first), (less, second)| less.cmp(more).then_with(|| first.cmp(second)));
+        sort(&mut counted);
         counted.truncate(limit);
         let hot = counted.into_iter().filter_map(|(counted, name)| {
             let (policy, key) = split(&name)?;
@@ -128,6 +126,31 @@ impl Top {
     pub(super) fn covers_us(now_us: u64, window_us: u64) -> u64 {
         Slices::covers_us(now_us, window_us)
     }
+}
+
+/// Those that are most by what the slices list, which may lack a key where it was none of the most: so they are counted anew.
+/// To look each of thousands of names up in every slice would hold up takes for milliseconds.
+fn foremost<'a>(
+    slices: impl Iterator<Item = &'a Sketch>,
+    limit: usize,
+    wanted: impl Fn(PolicyId) -> bool,
+) -> Vec<(u64, Vec<u8>)> {
+    let mut sums = HashMap::<Vec<u8>, u64, RandomState>::default();
+    for (count, name) in slices.flat_map(Sketch::listed) {
+        if split(&name).is_some_and(|(policy, _)| wanted(policy)) {
+            let sum = sums.entry(name).or_default();
+            *sum = sum.saturating_add(count);
+        }
+    }
+    let mut listed: Vec<(u64, Vec<u8>)> = sums.into_iter().map(|(name, sum)| (sum, name)).collect();
+    sort(&mut listed);
+    listed.truncate(limit);
+    listed
+}
+
+/// The most first; by name where they are equal, so that a list does not change by itself.
+fn sort(counted: &mut [(u64, Vec<u8>)]) {
+    counted.sort_unstable_by(|(more, first), (less, second)| less.cmp(more).then_with(|| first.cmp(second)));
 }
 
 fn count(slices: &Slices, name: &[u8], window_us: u64, now_us: u64) -> u64 {
@@ -163,8 +186,9 @@ impl Sketch {
         self.0.as_ref().map_or(0, |sketch| sketch.count(name))
     }
 
-    fn names(&self) -> impl Iterator<Item = Vec<u8>> {
-        self.0.iter().flat_map(|sketch| sketch.list()).map(|node| node.item)
+    /// The keys that were most, each with its count.
+    fn listed(&self) -> impl Iterator<Item = (u64, Vec<u8>)> {
+        self.0.iter().flat_map(|sketch| sketch.list()).map(|node| (node.count, node.item))
     }
 }
 
@@ -282,6 +306,24 @@ mod tests {
         let found = hottest(&top, By::Requests, MAX_WINDOW_US, 0);
         assert_eq!(keys(&found)[0], ("known", 1 << 40, 1 << 40), "all of it");
         assert!(found.iter().filter(|hot| hot.key.starts_with("claimed")).count() < 9, "{found:?}");
+    }
+
+    #[test]
+    fn few_of_very_many_names_are_looked_up_and_the_right_ones() {
+        let id = Policies::default().id("shop", "per-client");
+        let mut top = Top::default();
+        for slice in 0..24 {
+            let now_us = slice * SLICE_US;
+            for n in 0..100 {
+                add(&mut top, id, &format!("once-{slice}-{n}"), 9, 0, now_us);
+            }
+            (0..3).for_each(|n| add(&mut top, id, &format!("steady-{n}"), 10 + n, 0, now_us));
+        }
+        let now_us = 23 * SLICE_US;
+        let found = foremost(top.requests.within(now_us, MAX_WINDOW_US), 6, |_| true);
+        assert_eq!(found.len(), 6);
+        let hot = top.hottest(By::Requests, MAX_WINDOW_US, 3, now_us, |_| true);
+        assert_eq!(keys(&hot), [("steady-2", 288, 0), ("steady-1", 264, 0), ("steady-0", 240, 0)]);
     }
 
     #[test]
