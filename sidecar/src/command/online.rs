@@ -41,8 +41,9 @@ Examples:
 
 Exit codes:
   0   it was left, or told once
-  1   no sidecar answers, or it refuses and says why
-  64  the command line or the environment is wrong";
+  1   no sidecar answers, or it refuses and says why, or the terminal is gone
+  64  the command line or the environment is wrong
+  129, 130, 143   it was ended by SIGHUP, SIGINT or SIGTERM, and the terminal is as it was";
 
 const AFTER_LOG_HELP: &str = "\
 Examples:

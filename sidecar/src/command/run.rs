@@ -101,6 +101,8 @@ fn asked(outcome: Result<(), Failed>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failed::Misused(error)) => misused(&error),
         Err(Failed::Print(error)) => cannot_print(&error),
+        // As a shell tells of what a signal has ended.
+        Err(Failed::Signalled(number)) => ExitCode::from(number.saturating_add(128)),
         Err(Failed::Ask(error)) => {
             complain(&error);
             ExitCode::FAILURE

@@ -5,13 +5,17 @@ use std::{
     io::{Read, Write},
     num::NonZero,
     os::fd::{AsFd, OwnedFd},
-    process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
-    thread,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
 };
 
 use rustix::{
     fs::OFlags,
+    process::{Pid, Signal, kill_process},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
     termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize},
 };
@@ -26,12 +30,15 @@ struct Terminal {
     keyboard: File,
     screen: Arc<Mutex<vt100::Parser>>,
     slave: OwnedFd,
+    reader: JoinHandle<()>,
+    read_enough: Arc<AtomicBool>,
 }
 
 impl Terminal {
     fn start(of: &Operated, words: &[&str], columns: u16) -> Self {
         let columns = NonZero::new(columns).expect("some");
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal");
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
+            .expect("a pseudo-terminal");
         grantpt(&master).and_then(|()| unlockpt(&master)).expect("ours");
         let name = ptsname(&master, Vec::new()).expect("a name");
         let slave =
@@ -45,14 +52,19 @@ impl Terminal {
         let screen = Arc::new(Mutex::new(vt100::Parser::new(ROWS, columns, 0)));
         let mut output = File::from(master.try_clone().expect("one more"));
         let seen = Arc::clone(&screen);
+        let read_enough = Arc::new(AtomicBool::new(false));
+        let enough = Arc::clone(&read_enough);
         // It ends with the terminal.
-        thread::spawn(move || {
+        let reader = thread::spawn(move || {
             let mut piece = [0; 4096];
             while let Ok(count @ 1..) = output.read(&mut piece) {
                 seen.lock().expect("whole").process(&piece[..count]);
+                if enough.load(Ordering::Relaxed) {
+                    return;
+                }
             }
         });
-        Self { child, keyboard: File::from(master), screen, slave }
+        Self { child, keyboard: File::from(master), screen, slave, reader, read_enough }
     }
 
     fn contents(&self) -> String {
@@ -68,9 +80,23 @@ impl Terminal {
         self.keyboard.write_all(keys.as_bytes()).expect("pressed");
     }
 
+    /// Closes the other side of the terminal, which only this process has, and waits until it ends.
+    fn hang_up(mut self) -> ExitStatus {
+        self.read_enough.store(true, Ordering::Relaxed);
+        // Whatever is drawn now is the last that is read.
+        self.press("d");
+        self.reader.join().expect("read");
+        drop(self.keyboard);
+        self.child.wait().expect("it ends")
+    }
+
     /// Waits until it has left, with 0, and the terminal is as it was.
-    fn assert_left(mut self) {
-        assert_eq!(self.child.wait().expect("it ends").code(), Some(0));
+    fn assert_left(self) {
+        self.assert_left_with(0);
+    }
+
+    fn assert_left_with(mut self, code: i32) {
+        assert_eq!(self.child.wait().expect("it ends").code(), Some(code));
         wait_for("the screen from before", || {
             let screen = self.screen.lock().expect("whole");
             (!screen.screen().alternate_screen() && !screen.screen().hide_cursor()).then_some(())
@@ -129,4 +155,26 @@ fn a_sidecar_that_ends_is_told_and_keeps_nobody_from_leaving() {
     // Control-C, as a terminal in its raw mode sends it.
     top.press("\u{3}");
     top.assert_left();
+}
+
+#[test]
+fn a_signal_ends_it_and_the_terminal_is_as_before() {
+    let of = Operated::start(&[]);
+    of.take("alice", 1);
+    for (signal, code) in [(Signal::HUP, 129), (Signal::INT, 130), (Signal::TERM, 143)] {
+        let top = Terminal::start(&of, &[], 80);
+        top.until("alice", |seen| row(seen, "alice").is_some());
+        kill_process(Pid::from_child(&top.child), signal).expect("sent");
+        top.assert_left_with(code);
+    }
+}
+
+#[test]
+fn it_ends_with_its_terminal_though_no_signal_tells_it() {
+    let of = Operated::start(&[]);
+    of.take("alice", 1);
+    // It is in no session of this terminal, so that nothing sends it SIGHUP.
+    let top = Terminal::start(&of, &[], 80);
+    top.until("alice", |seen| row(seen, "alice").is_some());
+    assert_eq!(top.hang_up().code(), Some(1));
 }

@@ -23,6 +23,9 @@ pub(super) enum Failed {
     /// The terminal, or where the output goes.
     #[error(transparent)]
     Print(#[from] io::Error),
+    /// It was told to end, by the signal of this number.
+    #[error("ended by signal {0}")]
+    Signalled(u8),
 }
 
 /// Tells an answer to people.

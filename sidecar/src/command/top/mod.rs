@@ -6,6 +6,13 @@ mod screen;
 
 use std::{
     io::{self, IsTerminal, Write},
+    mem,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{self, Receiver, RecvTimeoutError},
+    },
+    thread,
     time::Duration,
 };
 
@@ -13,6 +20,8 @@ use ratatui::{
     DefaultTerminal,
     crossterm::event::{self, Event, KeyEventKind},
 };
+use rustix::termios::tcgetattr;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::{
     Format, TopArgs,
@@ -43,32 +52,73 @@ pub(super) fn run(args: &TopArgs, serving: &Args) -> Result<(), Failed> {
     let mut screen = Screen::new(client.at(), args.by);
     screen.see(Ok(first));
     let asker = Asker::start(client, args.clone());
+    let end = End::hear()?;
     let mut terminal = ratatui::try_init()?;
-    let outcome = live(&mut terminal, &mut screen, &asker);
+    let outcome = live(&mut terminal, &mut screen, &asker, &end);
     let restored = ratatui::try_restore();
+    if restored.is_err() {
+        // What it does where it is dropped panics on a terminal that has gone.
+        mem::forget(terminal);
+    }
     outcome?;
     Ok(restored?)
 }
 
-/// Until the person leaves.
-fn live(terminal: &mut DefaultTerminal, screen: &mut Screen, asker: &Asker) -> io::Result<()> {
+/// Until the person leaves, or the terminal or a signal does not let them stay.
+fn live(terminal: &mut DefaultTerminal, screen: &mut Screen, asker: &Asker, end: &End) -> Result<(), Failed> {
+    let events = events();
     loop {
         terminal.draw(|frame| draw::draw(frame, screen))?;
         loop {
-            if event::poll(LOOK_EVERY)? {
-                match event::read()? {
-                    Event::Key(key) if key.kind != KeyEventKind::Release => match screen.press(key) {
-                        Then::Leave => return Ok(()),
-                        Then::Ask(order) => asker.order(order),
-                        Then::Draw => {}
-                    },
-                    _ => {}
-                }
-                break;
+            end.check()?;
+            match events.recv_timeout(LOOK_EVERY) {
+                Ok(Event::Key(key)) if key.kind != KeyEventKind::Release => match screen.press(key) {
+                    Then::Leave => return Ok(()),
+                    Then::Ask(order) => asker.order(order),
+                    Then::Draw => {}
+                },
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) if asker.answers(screen) => {}
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => return Err(io::Error::other("no keyboard").into()),
             }
-            if asker.answers(screen) {
-                break;
-            }
+            break;
+        }
+    }
+}
+
+/// What happens at the terminal. It is read apart, since reading from one that has gone never returns.
+fn events() -> Receiver<Event> {
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        while let Ok(event) = event::read()
+            && tell.send(event).is_ok()
+        {}
+    });
+    told
+}
+
+/// What ends it besides a key: each leaves the terminal as it was.
+struct End {
+    /// The number of the signal that came, or none.
+    signal: Arc<AtomicUsize>,
+}
+
+impl End {
+    /// From now on these signals end nothing by themselves.
+    fn hear() -> io::Result<Self> {
+        let signal = Arc::new(AtomicUsize::new(0));
+        for (number, name) in [(SIGHUP, 1), (SIGINT, 2), (SIGTERM, 15)] {
+            signal_hook::flag::register_usize(number, Arc::clone(&signal), name)?;
+        }
+        Ok(Self { signal })
+    }
+
+    /// Fails once a signal has come or the terminal has gone, of which a process that no signal reaches hears nothing else.
+    fn check(&self) -> Result<(), Failed> {
+        match self.signal.load(Ordering::Relaxed) {
+            0 => Ok(tcgetattr(io::stdin()).map(drop).map_err(io::Error::from)?),
+            number => Err(Failed::Signalled(u8::try_from(number).unwrap_or(u8::MAX))),
         }
     }
 }
