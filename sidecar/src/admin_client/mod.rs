@@ -3,12 +3,12 @@
 pub mod answers;
 mod connect;
 
-use std::{io, time::Duration};
+use std::{fmt, io, str, time::Duration};
 
 use contract::{MARKER_HEADER, Refusal};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request, body::Bytes, header};
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use tokio::{runtime::Runtime, time::timeout};
 
 use crate::{config::AdminTarget, pem::PemError};
@@ -138,10 +138,14 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// As it came.
-    #[must_use]
-    pub fn json(&self) -> &[u8] {
-        &self.json
+    /// As it came, which is JSON.
+    ///
+    /// # Errors
+    /// [`AskError::Unknown`] where it is none.
+    pub fn json(&self) -> Result<&str, AskError> {
+        self.read::<IgnoredAny>()?;
+        // What is in texts was not looked at.
+        str::from_utf8(&self.json).map_err(|error| self.unknown(&error))
     }
 
     /// What it means.
@@ -149,9 +153,11 @@ impl Answer {
     /// # Errors
     /// [`AskError::Unknown`] where it is something else.
     pub fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T, AskError> {
-        let unknown =
-            |error: serde_json::Error| AskError::Unknown { at: self.at.clone(), reason: error.to_string() };
-        serde_json::from_slice(&self.json).map_err(unknown)
+        serde_json::from_slice(&self.json).map_err(|error| self.unknown(&error))
+    }
+
+    fn unknown(&self, reason: &dyn fmt::Display) -> AskError {
+        AskError::Unknown { at: self.at.clone(), reason: reason.to_string() }
     }
 }
 

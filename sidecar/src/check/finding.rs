@@ -120,6 +120,24 @@ impl Display for Shown<'_> {
     }
 }
 
+/// JSON with every sign escaped that could steer the terminal: such a sign is only within its texts, so that it means the same.
+#[derive(Clone, Copy, Debug)]
+pub struct ShownJson<'a>(pub &'a str);
+
+impl Display for ShownJson<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|sign| match sign {
+            '\n' | '\t' => f.write_char(sign),
+            // Between its parts, and nowhere else.
+            '\r' => Ok(()),
+            sign if steers(sign) => {
+                sign.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(f, "\\u{unit:04x}"))
+            }
+            sign => f.write_char(sign),
+        })
+    }
+}
+
 /// Where the letter begins that `at` is within; at most the end.
 fn before(text: &str, at: usize) -> usize {
     (0..=at.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or_default()
@@ -156,6 +174,7 @@ fn write_one(
 
 #[cfg(test)]
 mod tests {
+    use super::ShownJson;
     use crate::check::{File, write_all};
 
     fn told(name: &str, text: &str) -> String {
@@ -181,5 +200,15 @@ mod tests {
             assert!(told.contains("error"), "{told}");
             assert!(!told.contains(sign), "{told:?}");
         }
+    }
+
+    #[test]
+    fn json_steers_nothing_and_means_the_same() {
+        let value =
+            serde_json::json!({"\u{9b}31m": ["\u{202e}\u{1b}[2J\r\n\u{7f}", "\u{e0041}", "ключ 🔑 \\u009b"]});
+        let told = ShownJson(&format!("{value:#}\r\n")).to_string();
+        assert!(told.contains(r#""\u009b31m""#) && told.contains(r"\udb40\udc41"), "{told}");
+        assert!(!told.contains(|sign: char| super::steers(sign) && sign != '\n'), "{told:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&told).expect("JSON"), value);
     }
 }

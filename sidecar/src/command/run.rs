@@ -12,7 +12,7 @@ use super::{
     man, print, top,
 };
 use crate::{
-    check,
+    check::{self, finding::Shown},
     config::{Args, Asked, EXIT_USAGE, InvalidConfig},
     explain, health,
     replay::{self, args::ReplayArgs},
@@ -49,9 +49,9 @@ pub fn misused(error: &InvalidConfig) -> ExitCode {
     ExitCode::from(EXIT_USAGE)
 }
 
-/// Says it on the standard error. Where that cannot be written to, there is nobody to tell.
+/// Says it on the standard error, whoever's words are in it. Where that cannot be written to, there is nobody to tell.
 pub fn complain(of: &dyn fmt::Display) {
-    let _ = writeln!(io::stderr(), "sluice: {of}");
+    let _ = writeln!(io::stderr(), "sluice: {}", Shown(&of.to_string()));
 }
 
 fn run_check(args: &CheckArgs) -> ExitCode {

@@ -11,7 +11,7 @@ use policy::CLIENT_ADDRESS;
 use serde::Serialize;
 
 use crate::check::find::{Filter, Home, Route};
-use crate::check::finding::{Finding, Shown};
+use crate::check::finding::{Finding, Shown, ShownJson};
 use crate::check::inspect::{File, Inspected};
 use crate::check::traps::mention;
 use crate::check::write_all;
@@ -51,10 +51,7 @@ pub fn run(args: &ExplainArgs, to: &mut impl Write, complaints: &mut impl Write)
     }
     let all = explain(&file, &inspected, args);
     match args.format {
-        Format::Json => {
-            serde_json::to_writer_pretty(&mut *to, &all)?;
-            writeln!(to)?;
-        }
+        Format::Json => writeln!(to, "{}", ShownJson(&serde_json::to_string_pretty(&all)?))?,
         Format::Text => {
             all.filters.iter().try_for_each(|explanation| writeln!(to, "{explanation}"))?;
             all.notes.iter().try_for_each(|note| writeln!(to, "note: {}", Shown(note)))?;

@@ -28,7 +28,7 @@ use self::input::Next;
 use self::judge::Judge;
 use self::line::{Line, Unreadable};
 use self::report::{OfFilter, Report};
-use crate::check::finding::{Finding, Shown};
+use crate::check::finding::{Finding, Shown, ShownJson};
 use crate::check::inspect::{File, Inspected};
 use crate::check::write_all;
 use crate::command::Format;
@@ -79,10 +79,7 @@ pub fn run(args: &ReplayArgs, to: &mut impl Write, complaints: &mut impl Write) 
     let well = all_read && !failed && (!args.strict || replay.unreadable == 0);
     let report = replay.report(usize::from(args.top));
     match args.format {
-        Format::Json => {
-            serde_json::to_writer_pretty(&mut *to, &report)?;
-            writeln!(to)?;
-        }
+        Format::Json => writeln!(to, "{}", ShownJson(&serde_json::to_string_pretty(&report)?))?,
         Format::Text => report.write(to)?,
     }
     Ok(well)

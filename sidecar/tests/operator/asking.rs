@@ -144,7 +144,7 @@ fn hostile_keys_are_asked_for_as_they_are_and_shown_so_that_they_do_nothing() {
         let told = of.tell(&["get", "--policy", "per-client", "--", key]);
         assert!(told.contains("\ntokens    3\n"), "{key:?}: {told}");
         let json = of.command(&["get", "--policy", "per-client", "--format", "json", "--", key]);
-        let json: serde_json::Value = serde_json::from_slice(&json.stdout).expect("JSON");
+        let json: serde_json::Value = serde_json::from_str(&super::done(&json)).expect("JSON");
         assert_eq!(json["key"], key);
     }
 }

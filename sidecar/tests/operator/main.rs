@@ -69,7 +69,7 @@ impl Operated {
     /// The same as JSON.
     fn json(&self, words: &[&str]) -> serde_json::Value {
         let output = self.command(&[words, &["--format", "json"]].concat());
-        serde_json::from_slice(&output.stdout).expect("JSON")
+        serde_json::from_str(&done(&output)).expect("JSON")
     }
 
     /// Takes so many times from a bucket of 5 tokens a day.

@@ -1,6 +1,10 @@
 //! Ways to a sidecar: its own environment, a URL, a Unix socket, TLS, a token; and nobody there.
 
-use std::{io::Write, net::TcpListener, thread};
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+    thread,
+};
 
 use super::{
     done, refused, sluice,
@@ -121,6 +125,51 @@ fn what_is_no_sidecar_is_not_believed() {
         other.join().expect("it answered").expect("written");
         assert!(said.contains("is no sluice") || said.contains("no sidecar answers"), "{said}");
     }
+}
+
+#[test]
+fn no_answer_steers_the_terminal() {
+    let hostile = "\\u001b[2J\u{9b}31m\u{202e}";
+    for (status, body, words, code, said) in [
+        (
+            "400 Bad Request",
+            format!(r#"{{"code":"x{hostile}","reason":"{hostile}owned"}}"#),
+            &[][..],
+            1,
+            "owned",
+        ),
+        ("200 OK", "\u{1b}[2J no json".to_owned(), &["--format", "json"], 1, "is not understood"),
+        (
+            "200 OK",
+            format!(r#"{{"a":"{hostile}"}}"#),
+            &["--format", "json"],
+            0,
+            r#"{"a":"\u001b[2J\u009b31m\u202e"}"#,
+        ),
+        ("503 Service Unavailable", format!("{hostile}owned"), &["--format", "json"], 1, "is not understood"),
+    ] {
+        let length = body.len();
+        let answer =
+            format!("HTTP/1.1 {status}\r\nx-sluice-contract: 1\r\ncontent-length: {length}\r\n\r\n{body}");
+        let (at, other) = answering(answer);
+        let output = sluice(&[&["overrides", "--admin", &at], words].concat(), &[]);
+        other.join().expect("it answered");
+        let told = if code == 0 { done(&output) } else { refused(&output, code) };
+        assert!(told.contains(said), "{told}");
+    }
+}
+
+/// What answers so whatever it is asked, once.
+fn answering(answer: String) -> (String, thread::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let at = format!("http://{}", listener.local_addr().expect("an address"));
+    let other = thread::spawn(move || {
+        let mut stream = listener.accept().expect("asked").0;
+        // What is not read is a reset, which may come before the answer.
+        let _ = stream.read(&mut [0; 4096]).expect("a request");
+        stream.write_all(answer.as_bytes()).expect("written");
+    });
+    (at, other)
 }
 
 #[test]

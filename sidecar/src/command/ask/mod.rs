@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{Asking, BucketArgs, Format, LogArgs, OverrideArgs, PolicyArgs, RefundArgs};
 use crate::{
     admin_client::{Answer, Ask, AskError, Client, bucket_path, encoded},
+    check::finding::ShownJson,
     config::{AdminTarget, Args, InvalidConfig},
 };
 
@@ -53,10 +54,7 @@ impl<'a> Session<'a> {
         let mut out = io::stdout().lock();
         match self.asking.format {
             Format::Text => text(&answer, &mut out)?,
-            Format::Json => {
-                out.write_all(answer.json())?;
-                out.write_all(b"\n")?;
-            }
+            Format::Json => writeln!(out, "{}", ShownJson(answer.json()?))?,
         }
         Ok(out.flush()?)
     }
