@@ -17,7 +17,15 @@ impl CommandLine {
         let matches = Self::command().try_get_matches_from(words)?;
         let line = Self::from_arg_matches(&matches)?;
         match (line.command, matches.subcommand()) {
-            (Some(Command::Task(task)), _) => Ok((Some(task), line.args)),
+            (Some(Command::Task(task)), _) => {
+                let mut args = line.args;
+                // Whoever gives a token to one command means it, and no file that is in the environment of all.
+                let ours = matches.value_source("admin_token_file") == Some(ValueSource::CommandLine);
+                if args.admin_token.is_some() && !ours {
+                    args.admin_token_file = None;
+                }
+                Ok((Some(task), args))
+            }
             (Some(Command::Serve(_)), Some((_, after))) => {
                 let words = [&matches, after].into_iter().flat_map(written);
                 let words = iter::once(OsString::from("sluice")).chain(words);

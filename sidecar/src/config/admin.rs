@@ -6,6 +6,7 @@ use std::{
     path::PathBuf,
 };
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use hyper::Uri;
 
 use super::{Args, InvalidConfig, ListenAddress, Secret, edge};
@@ -18,12 +19,14 @@ pub struct AdminArgs {
     #[arg(long, env = "SLUICE_ADMIN", value_name = "URL", hide_env_values = true)]
     pub admin: Option<String>,
 
-    /// The file of its token; or give the token itself in the environment as SLUICE_ADMIN_TOKEN
-    #[arg(long, env = "SLUICE_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    // The environment is read by the flag of serving, which is given before the command.
+    /// The file of its token; by default that of SLUICE_ADMIN_TOKEN_FILE, or give the token itself in the environment as
+    /// SLUICE_ADMIN_TOKEN, which comes first
+    #[arg(long, value_name = "FILE")]
     pub admin_token_file: Option<PathBuf>,
 
     /// The authorities that may have signed its certificate, in PEM, instead of those of the system
-    #[arg(long, env = "SLUICE_ADMIN_CA", value_name = "FILE")]
+    #[arg(long, env = "SLUICE_ADMIN_CA", value_name = "FILE", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub admin_ca: Option<PathBuf>,
 }
 
@@ -74,7 +77,7 @@ impl AdminTarget {
     /// [`InvalidConfig`] where it is none, or its token cannot be read.
     pub fn new(admin: &AdminArgs, serving: &Args) -> Result<Self, InvalidConfig> {
         let (place, trust) = match admin.admin.as_deref().filter(|url| !url.is_empty()) {
-            Some(url) => written(url, admin.admin_ca.clone())?,
+            Some(url) => written(url, admin.admin_ca.clone().filter(|path| !path.as_os_str().is_empty()))?,
             None => own(serving)?,
         };
         let file = admin.admin_token_file.as_deref().or(serving.admin_token_file.as_deref());
@@ -108,10 +111,17 @@ fn written(url: &str, ca: Option<PathBuf>) -> Result<(Place, Option<Trust>), Inv
             "Leave out user and password: the token is given by --admin-token-file or SLUICE_ADMIN_TOKEN";
         return Err(invalid("a sidecar knows no users".to_owned(), mend));
     }
+    // A port that is none is none to the parser, too, and somebody else listens at that of HTTP.
+    let port =
+        uri.authority().and_then(|authority| authority.as_str().strip_prefix(host)).unwrap_or_default();
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    match uri.scheme_str() {
-        Some("http") => Ok((Place::Tcp(host, uri.port_u16().unwrap_or(80)), None)),
-        Some("https") => Ok((Place::Tcp(host, uri.port_u16().unwrap_or(443)), Some(Trust::Authorities(ca)))),
+    match (uri.scheme_str(), uri.port_u16().filter(|port| *port != 0)) {
+        (Some("http"), Some(port)) => Ok((Place::Tcp(host, port), None)),
+        (Some("https"), Some(port)) => Ok((Place::Tcp(host, port), Some(Trust::Authorities(ca)))),
+        (Some("https"), None) if port.is_empty() => Ok((Place::Tcp(host, 443), Some(Trust::Authorities(ca)))),
+        (Some("http" | "https"), None) => {
+            Err(invalid(format!("{url:?} names no port from 1 to 65535"), mend))
+        }
         _ => Err(invalid(format!("{url:?} is not the address of a sidecar"), mend)),
     }
 }
@@ -182,9 +192,16 @@ mod tests {
         assert_eq!(at("http://[::1]:9091"), Ok(("[::1]:9091".to_owned(), None)));
         assert_eq!(at("https://sluice.internal"), Ok(("sluice.internal:443".to_owned(), ca)));
         assert_eq!(at("unix:/run/a.sock"), Ok(("unix:/run/a.sock".to_owned(), None)));
-        for wrong in ["10.0.0.7:9091", "ftp://a", "http://", "http://a/b", "http://a?b", "unix:", "a b"] {
+        for wrong in ["10.0.0.7:9091", "ftp://a:1", "http://", "http://a:1/b", "http://a:1?b", "unix:", "a b"]
+        {
             let said = at(wrong).expect_err(wrong);
             assert!(said.contains("--admin (or SLUICE_ADMIN)") && said.contains("Write http://"), "{said}");
+        }
+        for port in
+            ["http://a", "http://a:", "http://a:0", "http://a:90911", "https://a:", "https://[::1]:99999"]
+        {
+            let said = at(port).expect_err(port);
+            assert!(said.contains("no port from 1 to 65535. Write http://"), "{said}");
         }
         let said = at("http://root:hunter2@a:1").expect_err("users");
         assert!(said.contains("SLUICE_ADMIN_TOKEN") && !said.contains("hunter2"), "{said}");

@@ -55,6 +55,31 @@ fn a_token_is_sent_and_never_told() {
     done(&stats(&["--admin-token-file", &file], &[], None));
     done(&stats(&[], &["--admin-token-file", &file], None));
     done(&stats(&[], &[], Some(TOKEN)));
+    let another = files.write("another", "another-token-of-some-length\n");
+    // What is written beats the environment, and the token itself a file there.
+    for (before, after, variable, value) in [
+        (
+            ["--admin-token-file", file.as_str()].as_slice(),
+            [].as_slice(),
+            "SLUICE_ADMIN_TOKEN_FILE",
+            another.as_str(),
+        ),
+        (&[], &["--admin-token-file", file.as_str()], "SLUICE_ADMIN_TOKEN_FILE", &another),
+        (&["--admin-token-file", file.as_str()], &[], "SLUICE_ADMIN_TOKEN", "another-token-of-some-length"),
+        (
+            &["--admin-token-file", another.as_str()],
+            &["--admin-token-file", file.as_str()],
+            "SLUICE_ADMIN_CA",
+            "",
+        ),
+        (&[], &[], "SLUICE_ADMIN_TOKEN_FILE", &file),
+    ] {
+        done(&sluice(&[&at[..], before, &["stats"], after].concat(), &[(variable, value)]));
+    }
+    done(&sluice(
+        &[&at[..], &["stats"]].concat(),
+        &[("SLUICE_ADMIN_TOKEN", TOKEN), ("SLUICE_ADMIN_TOKEN_FILE", &another)],
+    ));
     let none = refused(&stats(&[], &[], None), 1);
     assert!(
         none.contains("wants a token, and none was given; give the sidecar's by --admin-token-file"),
