@@ -26,6 +26,7 @@ pub mod overrides;
 pub mod pem;
 pub mod process;
 pub mod published;
+mod quoted;
 pub mod replay;
 pub mod spans;
 pub mod store;

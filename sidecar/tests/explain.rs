@@ -145,7 +145,8 @@ fn all_metadata_of_a_route_is_known() {
         "sluice: { cost: 7 }, com.example: { plan: gold, a: { b: true } }",
     );
     let said = told(&file, &["--request", "GET /", "--route", "dear"]);
-    for key in ["com.example:plan=gold\n", "com.example:a:b=*true\n", "sluice:cost=*7\n", "takes 7 tokens"] {
+    for key in ["com.example:plan=gold\n", "com.example:a:b=*true'\n", "sluice:cost=*7'\n", "takes 7 tokens"]
+    {
         assert!(said.contains(key), "{key:?} is missing in: {said}");
     }
 }

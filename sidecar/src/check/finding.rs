@@ -94,7 +94,7 @@ fn harmless(line: &str) -> String {
 }
 
 /// Whether a sign moves the cursor, changes colors, turns the direction of what follows around, or is there and cannot be seen.
-fn steers(sign: char) -> bool {
+pub(crate) fn steers(sign: char) -> bool {
     let turns_or_hides = matches!(
         sign,
         '\u{61c}'

@@ -9,7 +9,7 @@ const AFTER_BUCKET_HELP: &str = "\
 Examples:
   sluice get 'header:x-api-key=alice' --policy per-client
   sluice reset 'header:x-api-key=alice' --policy per-client
-  sluice refund 'header:x-api-key=alice' 5 --policy per-client --admin http://10.0.0.7:9091
+  sluice refund 'header:x-api-key=alice' 5 --policy per-client --admin https://10.0.0.7:9091
   sluice get '' --policy all                      where one bucket is for all
 
 Exit codes:
@@ -37,7 +37,7 @@ Keys:
 Examples:
   sluice top
   sluice top --by denied --policy per-client
-  sluice top --once --format json --admin http://10.0.0.7:9091
+  sluice top --once --format json --admin https://10.0.0.7:9091
 
 Exit codes:
   0   it was left, or told once
@@ -71,7 +71,7 @@ pub struct Asking {
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 #[command(after_help = AFTER_BUCKET_HELP)]
 pub struct BucketArgs {
-    /// Whose bucket: the key as `sluice top` and `sluice explain` tell it
+    /// Whose bucket: the key as `sluice top` and `sluice explain` tell it, in the quotes that they may put it in
     pub key: String,
 
     #[command(flatten)]
@@ -107,7 +107,7 @@ pub struct PolicyArgs {
 #[derive(Clone, Debug, PartialEq, Eq, Parser)]
 #[command(after_help = AFTER_BUCKET_HELP)]
 pub struct RefundArgs {
-    /// Whose bucket: the key as `sluice top` and `sluice explain` tell it
+    /// Whose bucket: the key as `sluice top` and `sluice explain` tell it, in the quotes that they may put it in
     pub key: String,
 
     /// So many, and never more than the bucket holds
@@ -127,7 +127,7 @@ pub struct RefundArgs {
 #[command(after_help = AFTER_OVERRIDE_HELP)]
 #[command(group(ArgGroup::new("instead").required(true).args(["limit", "unlimited", "blocked", "remove"])))]
 pub struct OverrideArgs {
-    /// Whose bucket: the key as `sluice top` and `sluice explain` tell it
+    /// Whose bucket: the key as `sluice top` and `sluice explain` tell it, in the quotes that they may put it in
     pub key: String,
 
     #[command(flatten)]

@@ -6,6 +6,7 @@ use contract::MAX_BUCKETS;
 
 use super::explanation::{Explained, Explanation, Takes};
 use crate::check::finding::Shown;
+use crate::quoted::Quoted;
 
 impl Display for Explanation {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -61,8 +62,8 @@ impl Display for Takes {
         } else if self.enforced_percent < 100.0 {
             write!(f, ", enforced for {} percent of them, in shadow for the others", self.enforced_percent)?;
         }
-        let key = if self.key.is_empty() { "one for all" } else { &self.key };
-        writeln!(f, "\n    key    {}", Shown(key))?;
+        let all = if self.key.is_empty() { " (one for all)" } else { "" };
+        writeln!(f, "\n    key    {}{all}", Quoted(&self.key))?;
         self.limits.iter().try_for_each(|limit| {
             let bucket = if self.limits.len() > 1 { format!(" ({})", limit.bucket) } else { String::new() };
             writeln!(f, "    limit  {}, burst {}{}", Shown(&limit.limit), limit.burst, Shown(&bucket))

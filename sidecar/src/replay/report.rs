@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::tally::{OfPolicy, Tally};
 use crate::check::finding::Shown;
+use crate::quoted::Quoted;
 
 /// The whole replay.
 #[derive(Debug, Serialize)]
@@ -180,8 +181,8 @@ impl OfFilter {
             writeln!(to, "\n  Denied most{about}:")?;
         }
         for top in &self.top_denied {
-            let key = if top.key.is_empty() { "(one bucket for all)" } else { top.key.as_str() };
-            writeln!(to, "  {:>12}  {:width$}  {}", top.denied, top.policy, Shown(key))?;
+            let all = if top.key.is_empty() { " (one for all)" } else { "" };
+            writeln!(to, "  {:>12}  {:width$}  {}{all}", top.denied, top.policy, Quoted(&top.key))?;
         }
         writeln!(to)
     }

@@ -1,8 +1,10 @@
 //! Each command, and what it tells.
 
+use std::process::Command;
+
 use fleet::{Redis, RunDir};
 
-use super::{HOSTILE, Operated, refused, sluice, support::wait_for, take};
+use super::{HOSTILE, Operated, SLUICE, done, refused, sluice, support::wait_for, take};
 
 const ALICE: [&str; 3] = ["alice", "--policy", "per-client"];
 
@@ -125,9 +127,9 @@ fn the_busiest_keys_are_told_once_where_nobody_watches() {
         let keys = told.split("domain/policy key\n").nth(1).expect("keys").lines();
         keys.map(|line| line.split_once("shop/per-client ").expect("a key").1.to_owned()).collect()
     };
-    let hostile = HOSTILE.escape_default().to_string();
+    let hostile = r"$'\033[2J\033]0;owned\007\342\200\256evil\r\n\302\23331m'".to_owned();
     // Once by being told to, and once because the output is no terminal.
-    assert_eq!(keys(&["top", "--once"]), [hostile.as_str(), "alice", "(one for all)"]);
+    assert_eq!(keys(&["top", "--once"]), [hostile.as_str(), "alice", "'' (one for all)"]);
     assert_eq!(keys(&["top", "--by", "denied"]), [hostile.as_str(), "alice"]);
     assert_eq!(keys(&["top", "--limit", "1"]), [hostile.as_str()]);
     assert!(keys(&["top", "--domain", "bank"]).is_empty());
@@ -144,8 +146,24 @@ fn hostile_keys_are_asked_for_as_they_are_and_shown_so_that_they_do_nothing() {
         let told = of.tell(&["get", "--policy", "per-client", "--", key]);
         assert!(told.contains("\ntokens    3\n"), "{key:?}: {told}");
         let json = of.command(&["get", "--policy", "per-client", "--format", "json", "--", key]);
-        let json: serde_json::Value = serde_json::from_str(&super::done(&json)).expect("JSON");
+        let json: serde_json::Value = serde_json::from_str(&done(&json)).expect("JSON");
         assert_eq!(json["key"], key);
+    }
+}
+
+#[test]
+fn a_key_is_given_back_to_a_shell_as_it_is_shown() {
+    let of = Operated::start(&[]);
+    for key in [HOSTILE, "", "(one for all)", r"\u{1b}[2J", "it's \u{9b}", "it's", r"$'\033'", "~", "a b;c"] {
+        of.take(key, 2);
+        let told = of.tell(&["get", "--policy", "per-client", "--", key]);
+        let shown = told.lines().find_map(|line| line.strip_prefix("key       ")).expect("a key");
+        let shown = shown.strip_suffix(" (one for all)").unwrap_or(shown);
+        let mut bash = Command::new("bash");
+        bash.args(["-c", &format!("exec \"$0\" get --policy per-client --format json -- {shown}"), SLUICE]);
+        let given = bash.env("SLUICE_ADMIN", &of.admin).output().expect("bash is there");
+        let bucket: serde_json::Value = serde_json::from_str(&done(&given)).expect("JSON");
+        assert_eq!((&bucket["key"], &bucket["tokens"]), (&key.into(), &3.into()), "{shown}");
     }
 }
 

@@ -118,7 +118,7 @@ fn keys_are_seen_chosen_and_filled_and_the_terminal_is_as_before() {
     of.take("alice", 9);
     let mut top = Terminal::start(&of, &[], 110);
     let first = top.until("both keys", |seen| row(seen, "alice").is_some() && seen.contains("evil"));
-    assert!(first.contains("\\u{1b}[2J") && first.contains("memory ready"), "{first}");
+    assert!(first.contains("$'\\033[2J") && first.contains("memory ready"), "{first}");
     assert!(row(&first, "evil").expect("a row").len() > 20, "{first}");
 
     top.press("\u{1b}[B\r");

@@ -13,6 +13,7 @@ use crate::{
     },
     check::finding::Shown,
     clock::Clock,
+    quoted::Quoted,
 };
 
 /// How a bucket stands, line by line.
@@ -117,9 +118,9 @@ pub(in crate::command) fn policy_cells(of: &Policy, covers_us: u64) -> [String; 
     [allowed, denied, repeats, shadow, failed, p99]
 }
 
-/// A key that can be seen.
+/// A key that can be seen, and given back.
 pub(in crate::command) fn key_name(key: &str) -> String {
-    if key.is_empty() { "(one for all)".to_owned() } else { Shown(key).to_string() }
+    if key.is_empty() { "'' (one for all)".to_owned() } else { Quoted(key).to_string() }
 }
 
 /// The name of a policy, with its domain.

@@ -210,8 +210,8 @@ mod tests {
             "100,000",
             "        10        0.8 shop/a",
             "alice",
-            "\\u{202e}\\u{1b}]0;x\\u{7}",
-            "(one for all)",
+            "$'\\342\\200\\256\\033]0;x\\007'",
+            "'' (one for all)",
         ] {
             assert!(seen.contains(part), "{part:?} in:\n{seen}");
         }
