@@ -105,8 +105,14 @@ fn a_sampled_take_is_told_as_part_of_its_trace_and_its_key_is_not() {
     );
     assert!(takes.iter().all(|take| take.error.is_none()), "a denial is no error");
     assert!(!format!("{spans:?}").contains(KEY), "{spans:#?}");
+    let shadow = json!([{"buckets": [bucket("tried", 1)], "shadow": true, "traceparent": sampled()}]);
+    take(&sluice, &shadow);
+    take(&sluice, &shadow);
+    let shadows = self::spans(&receiver, 8);
+    let outcomes = shadows[4..].iter().filter_map(|span| span.attributes.get("sluice.outcome"));
+    assert_eq!(outcomes.collect::<Vec<_>>(), ["allowed", "shadow_denied"], "where nothing is enforced");
     eventually(DEADLINE, "the counts", || {
-        (counts(&sluice) == json!({"exported": 4, "lost": 0})).then_some(())
+        (counts(&sluice) == json!({"exported": 8, "lost": 0})).then_some(())
     })
     .expect("counted");
 }

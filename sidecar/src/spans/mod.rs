@@ -127,10 +127,12 @@ impl Times<'_> {
     ) {
         let (tracer, take) = (&self.spans.tracer, &takes[0]);
         let verdict = verdicts.and_then(<[Verdict]>::first);
+        // Nobody was denied for it: where nothing is enforced, it is the first of its request's takes.
+        let shadows = take.shadow && matches!(verdict, Some(Verdict::Denied(_)));
         let mut attributes = vec![
             KeyValue::new("sluice.domain", request.domain.to_string()),
             KeyValue::new("sluice.policies", names(take.buckets.iter().map(|bucket| &*bucket.policy))),
-            KeyValue::new("sluice.outcome", outcome(verdict)),
+            KeyValue::new("sluice.outcome", if shadows { "shadow_denied" } else { outcome(verdict) }),
             KeyValue::new("sluice.batch.takes", number(request.takes.len() as u64)),
             KeyValue::new("sluice.store", self.spans.store),
         ];
