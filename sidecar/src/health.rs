@@ -5,6 +5,8 @@ use std::{
     io::{Error, Read, Write},
     net::TcpStream,
     os::unix::net::UnixStream,
+    sync::mpsc,
+    thread,
     time::Duration,
 };
 
@@ -46,6 +48,14 @@ pub enum HealthError {
 ///
 /// Whatever is not a 200 of a sidecar within two seconds.
 pub fn ask(asked: &Asked) -> Result<(), HealthError> {
+    let (tell, told) = mpsc::channel();
+    let asked = asked.clone();
+    // Apart, since connecting to a Unix socket waits for as long as it likes, and an answer may come byte by byte.
+    thread::spawn(move || tell.send(ask_in_time(&asked)));
+    told.recv_timeout(WITHIN).unwrap_or_else(|_| Err(Error::other(format!("not within {WITHIN:?}")).into()))
+}
+
+fn ask_in_time(asked: &Asked) -> Result<(), HealthError> {
     let answers =
         |address: &&ListenAddress| !asked.wants_certificate || matches!(address, ListenAddress::Unix(_));
     let (address, encrypted) = match (asked.listen.iter().find(answers), &asked.admin) {

@@ -6,6 +6,7 @@ use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     process::{Command, Output},
+    time::Duration,
 };
 
 use support::running::{Running, exchange, get};
@@ -215,6 +216,25 @@ fn health_tells_whether_a_sidecar_is_ready() {
     let address = running.address.clone();
     drop(running);
     assert_exit(&sluice(&["--listen", &address, "health"], &[]), 1, &["no answer"]);
+}
+
+#[test]
+fn health_waits_for_no_answer_that_comes_byte_by_byte() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    let slow = std::thread::spawn(move || {
+        let mut stream = listener.accept().expect("asked").0;
+        let answer = "HTTP/1.1 200 OK\r\nx-sluice-contract: 1\r\nconnection: close\r\n\r\n{}";
+        // A whole one, were it waited for; until the other side is gone.
+        for byte in answer.bytes() {
+            std::thread::sleep(Duration::from_millis(100));
+            if std::io::Write::write_all(&mut stream, &[byte]).is_err() {
+                return;
+            }
+        }
+    });
+    assert_exit(&sluice(&["--listen", &address, "health"], &[]), 1, &["no answer: not within 2s"]);
+    slow.join().expect("it answered");
 }
 
 fn redis(arguments: &[&str]) -> (fleet::Redis, fleet::RunDir) {

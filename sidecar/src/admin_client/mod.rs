@@ -15,7 +15,7 @@ use crate::{config::AdminTarget, pem::PemError};
 
 /// Far longer than any answer takes, and still short for a person.
 const WITHIN: Duration = Duration::from_secs(10);
-/// More than ten thousand overrides take, with the longest keys.
+/// Ten thousand overrides take that much only where all of them are of the longest keys, and these of nothing but control signs.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 
 /// Why there is no answer, or none that helps.
@@ -97,7 +97,8 @@ fn mend(code: &str) -> &'static str {
 #[derive(Debug)]
 pub struct Client {
     target: AdminTarget,
-    runtime: Runtime,
+    /// It is never dropped: that would wait for the system to look up a name, however long that takes.
+    runtime: &'static Runtime,
 }
 
 /// What is asked: the path is percent-encoded, and a body is JSON.
@@ -168,7 +169,7 @@ impl Client {
     /// The system's own.
     pub fn new(target: AdminTarget) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Self { target, runtime })
+        Ok(Self { target, runtime: Box::leak(Box::new(runtime)) })
     }
 
     /// Where it asks.
