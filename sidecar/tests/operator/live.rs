@@ -116,7 +116,7 @@ fn keys_are_seen_chosen_and_filled_and_the_terminal_is_as_before() {
     let of = Operated::start(&[]);
     of.take(HOSTILE, 30);
     of.take("alice", 9);
-    let mut top = Terminal::start(&of, &[], 110);
+    let mut top = Terminal::start(&of, &["--window", "60"], 110);
     let first = top.until("both keys", |seen| row(seen, "alice").is_some() && seen.contains("evil"));
     assert!(first.contains("$'\\033[2J") && first.contains("memory ready"), "{first}");
     assert!(row(&first, "evil").expect("a row").len() > 20, "{first}");
@@ -139,6 +139,20 @@ fn keys_are_seen_chosen_and_filled_and_the_terminal_is_as_before() {
     top.until("the order by denials", |seen| seen.contains("the most denied first"));
     of.take("bob", 50);
     top.until("somebody new", |seen| row(seen, "bob").is_some());
+    top.press("q");
+    top.assert_left();
+}
+
+#[test]
+fn a_bucket_that_was_filled_from_the_list_is_watched() {
+    let of = Operated::start(&[]);
+    of.take("alice", 9);
+    let mut top = Terminal::start(&of, &["--window", "60"], 110);
+    top.until("alice", |seen| row(seen, "alice").is_some());
+    top.press("Ry");
+    top.until("a full bucket", |seen| seen.contains("5 of 5") && seen.contains("full      now"));
+    of.take("alice", 3);
+    top.until("what was taken", |seen| seen.contains("2 of 5"));
     top.press("q");
     top.assert_left();
 }

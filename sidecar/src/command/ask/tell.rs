@@ -84,7 +84,12 @@ pub(super) fn stats(answer: &Answer, to: &mut dyn Write) -> Result<(), Failed> {
 
 /// What was decided, how fast, and how the store does.
 pub(in crate::command) fn stats_lines(stats: &Stats, to: &mut dyn Write) -> Result<(), Failed> {
-    writeln!(to, "sidecar      {}, up {}", Shown(&stats.version), about(stats.uptime_s * 1_000_000))?;
+    writeln!(
+        to,
+        "sidecar      {}, up {}",
+        Shown(&stats.version),
+        about(stats.uptime_s.saturating_mul(1_000_000))
+    )?;
     writeln!(to, "store        {}", store(stats))?;
     writeln!(to, "connections  {} of {}", grouped(stats.connections.open), grouped(stats.connections.max))?;
     writeln!(to, "overrides    {}", grouped(stats.overrides.count))?;
@@ -113,7 +118,8 @@ pub(in crate::command) const POLICY_COLUMNS: [&str; 6] =
 pub(in crate::command) fn policy_cells(of: &Policy, covers_us: u64) -> [String; 6] {
     let Counts { allowed, denied, blocked, repeats, shadow_denied, failed, .. } = of.last_10s;
     let [allowed, denied, repeats, shadow, failed] =
-        [allowed, denied + blocked, repeats, shadow_denied, failed].map(|count| per_second(count, covers_us));
+        [allowed, denied.saturating_add(blocked), repeats, shadow_denied, failed]
+            .map(|count| per_second(count, covers_us));
     let p99 = if of.latency_us.count == 0 { "-".to_owned() } else { about(of.latency_us.p99) };
     [allowed, denied, repeats, shadow, failed, p99]
 }

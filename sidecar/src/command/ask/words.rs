@@ -49,7 +49,7 @@ pub fn about(us: u64) -> String {
         3_600_000_000..86_400_000_000 => 60_000_000,
         _ => 3_600_000_000,
     };
-    exact(us.div_ceil(step_us) * step_us)
+    exact(us.div_ceil(step_us).saturating_mul(step_us))
 }
 
 /// How many a second, of so many over a time: with one decimal below ten, and more than nothing where there is one.
@@ -98,6 +98,7 @@ mod tests {
         ] {
             assert_eq!(about(us), told, "{us}");
         }
+        assert!(about(u64::MAX).contains("years"), "as a foreign server may send it");
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub(super) enum Order {
     Watch(TopKey),
     /// No bucket any more.
     Unwatch,
-    /// A full bucket for this key.
+    /// A full bucket for this key, and how it stands from now on.
     Reset(TopKey),
 }
 
@@ -47,6 +47,7 @@ pub(super) enum Order {
 pub(super) enum Told {
     Seen(Result<Seen, AskError>),
     Bucket(Result<Bucket, AskError>),
+    Reset(Result<Bucket, AskError>),
 }
 
 #[derive(Debug)]
@@ -77,6 +78,7 @@ impl Asker {
             match told {
                 Told::Seen(seen) => screen.see(seen),
                 Told::Bucket(bucket) => screen.see_bucket(bucket),
+                Told::Reset(bucket) => screen.see_reset(bucket),
             }
         }
         any
@@ -102,7 +104,11 @@ fn ask_on(client: &Client, args: &TopArgs, orders: &Receiver<Order>, tell: &Send
                 watched = Some(key);
                 told
             }
-            Some(Order::Reset(key)) => Told::Bucket(bucket(client, &key, "/reset")),
+            Some(Order::Reset(key)) => {
+                let told = Told::Reset(bucket(client, &key, "/reset"));
+                watched = Some(key);
+                told
+            }
             Some(Order::By(other)) => {
                 by = other;
                 Told::Seen(look_at(client, args, by))

@@ -10,7 +10,7 @@ use ratatui::{
 
 use super::screen::{Panel, Screen};
 use crate::{
-    admin_client::answers::Stats,
+    admin_client::answers::{Counts, Stats},
     check::finding::Shown,
     command::{
         By,
@@ -60,15 +60,18 @@ fn head_lines(screen: &Screen) -> Vec<Line<'static>> {
         grouped(stats.connections.max),
         grouped(stats.overrides.count),
     );
-    let up = about(stats.uptime_s * 1_000_000);
+    let up = about(stats.uptime_s.saturating_mul(1_000_000));
     let name = format!("sluice {} at {}, up {up}   ", Shown(&stats.version), Shown(&screen.at));
     vec![Line::from(vec![Span::from(name).bold(), state]), Line::from(numbers)]
 }
 
 fn policies_table(stats: &Stats) -> Table<'static> {
     let mut busiest: Vec<_> = stats.policies.iter().collect();
-    busiest
-        .sort_by_key(|of| std::cmp::Reverse(of.last_10s.allowed + of.last_10s.denied + of.last_10s.repeats));
+    busiest.sort_by_key(|of| {
+        let Counts { allowed, denied, blocked, repeats, failed, .. } = of.last_10s;
+        let counts = [allowed, denied, blocked, repeats, failed];
+        std::cmp::Reverse(counts.into_iter().fold(0, u64::saturating_add))
+    });
     let more = busiest.len().saturating_sub(MAX_POLICIES);
     let rows: Vec<Row> = busiest
         .into_iter()
@@ -143,12 +146,12 @@ fn draw_panel(frame: &mut Frame, panel: &Panel, within: Rect) {
     frame.render_widget(Clear, area);
     frame.render_widget(block, area);
     let [gauge, lines] = Layout::vertical([Constraint::Length(1), Constraint::Min(1)]).areas(inner);
-    let text = match (&panel.problem, &panel.bucket) {
+    let text = match (panel.unfilled.as_ref().or(panel.problem.as_ref()), &panel.bucket) {
         (Some(problem), _) => vec![Line::from(Shown(problem).to_string()).red()],
         (None, None) => vec![Line::from(format!("{} …", key_name(&panel.of.key)))],
         (None, Some(bucket)) => {
             let held_to = bucket.r#override.as_ref().and_then(|of| of.limit).unwrap_or(bucket.limit);
-            let percent = bucket.tokens.min(held_to.burst) * 100 / held_to.burst.max(1);
+            let percent = bucket.tokens.min(held_to.burst).saturating_mul(100) / held_to.burst.max(1);
             let label = format!("{} of {}", grouped(bucket.tokens), grouped(held_to.burst));
             let bar = Gauge::default().percent(u16::try_from(percent).unwrap_or(100)).label(label);
             frame.render_widget(bar, gauge);

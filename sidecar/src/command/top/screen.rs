@@ -34,6 +34,8 @@ pub(super) struct Panel {
     pub(super) of: TopKey,
     pub(super) bucket: Option<Bucket>,
     pub(super) problem: Option<String>,
+    /// Why it was not filled, until the next key.
+    pub(super) unfilled: Option<String>,
 }
 
 /// What follows a key that was pressed.
@@ -71,6 +73,13 @@ impl Screen {
         }
     }
 
+    pub(super) fn see_reset(&mut self, told: Result<Bucket, AskError>) {
+        match (told, &mut self.panel) {
+            (Err(error), Some(panel)) => panel.unfilled = Some(error.to_string()),
+            (told, _) => self.see_bucket(told),
+        }
+    }
+
     pub(super) fn keys(&self) -> &[TopKey] {
         self.top.as_ref().map_or(&[], |top| &top.keys)
     }
@@ -84,6 +93,9 @@ impl Screen {
     pub(super) fn press(&mut self, key: KeyEvent) -> Then {
         if key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL) {
             return Then::Leave;
+        }
+        if let Some(panel) = &mut self.panel {
+            panel.unfilled = None;
         }
         if let Some(of) = self.confirming.take() {
             return match key.code {
@@ -127,7 +139,7 @@ impl Screen {
 
     fn open(&mut self, of: TopKey) {
         if !self.panel.as_ref().is_some_and(|panel| is_same(&panel.of, &of)) {
-            self.panel = Some(Panel { of, bucket: None, problem: None });
+            self.panel = Some(Panel { of, bucket: None, problem: None, unfilled: None });
         }
     }
 
