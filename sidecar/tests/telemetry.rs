@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use support::{
     Random, RedisServer,
     running::{Running, ask, exchange, get},
+    wait_for,
 };
 
 /// What is answered to a `GET` of an operator: the status line and the body.
@@ -204,6 +205,36 @@ fn check(page: &str) {
     let said = child.wait_with_output().expect("it ends");
     let text = String::from_utf8_lossy(&said.stderr).into_owned() + &String::from_utf8_lossy(&said.stdout);
     assert!(said.status.success() && text.is_empty(), "promtool says: {text}");
+}
+
+#[test]
+fn what_a_client_gave_up_has_failed_and_took_as_long_as_it_waited() {
+    let redis = RedisServer::start();
+    let options = ["--shutdown-delay", "0s", "--redis-timeout", "10s", "--redis-url", &redis.url()];
+    let sluice = Running::start_with(&options);
+    let mut stream = TcpStream::connect(&sluice.address).expect("connected");
+    let take = json!({ "buckets": [bucket("per-client", "alice", 1)] });
+    decide(&mut stream, "shop", std::slice::from_ref(&take));
+    redis.freeze();
+    let body = json!({ "domain": "shop", "takes": [take] }).to_string();
+    let length = body.len();
+    write!(stream, "POST /v1/take HTTP/1.1\r\nhost: sluice\r\ncontent-length: {length}\r\n\r\n{body}")
+        .expect("sent");
+    let status = |path| asked(&sluice, path).1;
+    wait_for("the take to be under way", || {
+        status("/v1/status")["store"]["waiting_buckets"].as_u64().filter(|&waiting| waiting > 0)
+    });
+    drop(stream);
+    wait_for("it to be counted", || (status("/v1/stats")["totals"]["failed"] == 1).then_some(()));
+    let stats = status("/v1/stats");
+    assert_eq!((&stats["totals"]["allowed"], &stats["batches"]["requests"]), (&json!(1), &json!(1)));
+    assert_eq!(stats["latency_us"]["take"]["count"], 2);
+    assert_eq!(stats["policies"][0]["latency_us"]["count"], 2);
+    let (_, samples) = scraped(&sluice);
+    for outcome in ["answered", "given_up"] {
+        let name = format!("sluice_requests_total{{outcome=\"{outcome}\"}}");
+        assert_eq!(samples.get(&name), Some(&1.0), "{name}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@
 pub mod admin;
 mod body;
 mod connection;
+mod deciding;
 mod listen;
 mod progress;
 mod refusal;
@@ -33,6 +34,7 @@ use axum::{
 use contract::{MARKER_HEADER, TAKE_PATH, TakeRequest, TakeResponse, VERSION};
 use serde_json::json;
 
+use deciding::Deciding;
 pub use listen::{ListenError, Listener, Purpose};
 use refusal::RequestError;
 use room::Room;
@@ -79,6 +81,8 @@ pub struct Service {
     started: Instant,
     answered: Count,
     refused: Count,
+    /// Requests for takes whose clients left before the answer.
+    given_up: Count,
 }
 
 /// What happened so often.
@@ -112,6 +116,7 @@ impl Service {
             started: Instant::now(),
             answered: Count::new(0),
             refused: Count::new(0),
+            given_up: Count::new(0),
         })
     }
 
@@ -196,24 +201,20 @@ async fn mark(mut response: Response) -> Response {
 async fn take(State(service): State<Arc<Service>>, body: Body) -> Result<Response, RequestError> {
     let (body, _place) = body::read(body, service.max_body_bytes, &service.bodies).await?;
     let arrived = Instant::now();
-    let mut times = service.spans.as_ref().map(Spans::arrived);
+    let times = service.spans.as_ref().map(Spans::arrived);
     let request: TakeRequest = from_json(&body).map_err(RequestError::from_json)?;
     let mut batch = Batch::try_from(&request)?;
     let changed = service.overrides.apply(&mut batch);
-    if let Some(times) = &mut times {
-        times.asks();
-    }
+    let deciding = Deciding::asks(&service, &request, arrived, times);
     let mut answer = match service.store.take(batch).await {
         Ok(answer) => answer,
         Err(overloaded) => {
-            service.telemetry.observe_refused(&request);
-            times.inspect(|times| times.tell(&request, None));
+            deciding.refused();
             return Err(overloaded.into());
         }
     };
     changed.tell(&mut answer);
-    service.telemetry.observe(&request, &answer, arrived.elapsed());
-    times.inspect(|times| times.tell(&request, Some(&answer)));
+    deciding.answered(&answer);
     let expected_bytes = (answer.verdicts.len() + 1) * VERDICT_BYTES;
     let response = TakeResponse { now_us: answer.now_us, verdicts: answer.verdicts };
     Ok(json_response(StatusCode::OK, &response, expected_bytes))

@@ -93,14 +93,23 @@ impl Spans {
     }
 }
 
+/// Why a request was not answered with verdicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Undecided {
+    /// There was no room for it.
+    Overloaded,
+    /// Its client left before.
+    GivenUp,
+}
+
 impl Times<'_> {
     /// That the store is asked now.
     pub fn asks(&mut self) {
         self.asked = SystemTime::now();
     }
 
-    /// That it has answered, or was too busy to.
-    pub fn tell(&self, request: &TakeRequest, answer: Option<&Answer>) {
+    /// That it has answered, or why nobody was answered.
+    pub fn tell(&self, request: &TakeRequest, answer: Result<&Answer, Undecided>) {
         let answered = SystemTime::now();
         for (at, take) in request.takes.iter().enumerate() {
             let Some(traceparent) = take.traceparent.as_deref() else { continue };
@@ -121,14 +130,14 @@ impl Times<'_> {
         &self,
         request: &TakeRequest,
         takes: &[Take],
-        verdicts: Option<&[Verdict]>,
+        verdicts: Result<&[Verdict], Undecided>,
         parent: &Context,
         answered: SystemTime,
     ) {
         let (tracer, take) = (&self.spans.tracer, &takes[0]);
-        let verdict = verdicts.and_then(<[Verdict]>::first);
+        let verdict = verdicts.map(|verdicts| &verdicts[0]);
         // Nobody was denied for it: where nothing is enforced, it is the first of its request's takes.
-        let shadows = take.shadow && matches!(verdict, Some(Verdict::Denied(_)));
+        let shadows = take.shadow && matches!(verdict, Ok(Verdict::Denied(_)));
         let mut attributes = vec![
             KeyValue::new("sluice.domain", request.domain.to_string()),
             KeyValue::new("sluice.policies", names(take.buckets.iter().map(|bucket| &*bucket.policy))),
@@ -136,7 +145,7 @@ impl Times<'_> {
             KeyValue::new("sluice.batch.takes", number(request.takes.len() as u64)),
             KeyValue::new("sluice.store", self.spans.store),
         ];
-        if let Some(Verdict::Denied(buckets)) = verdict {
+        if let Ok(Verdict::Denied(buckets)) = verdict {
             attributes.push(KeyValue::new("sluice.denied_by", names(denied_by(take, buckets))));
             if let Some(retry_after_us) = buckets.iter().filter_map(|bucket| bucket.retry_after_us).max() {
                 attributes.push(KeyValue::new("sluice.retry_after_us", number(retry_after_us)));
@@ -172,7 +181,7 @@ impl Times<'_> {
             .with_attributes([KeyValue::new("sluice.store", self.spans.store)]);
         let mut asking = tracer.build_with_context(builder, &within);
         // A denial is what was asked for, and no error.
-        if matches!(verdict, None | Some(Verdict::Failed(_))) {
+        if matches!(verdict, Err(_) | Ok(Verdict::Failed(_))) {
             let failed = Status::error(outcome(verdict));
             asking.set_status(failed.clone());
             span.set_status(failed);
@@ -183,15 +192,16 @@ impl Times<'_> {
 }
 
 /// What became of a take, in the words of the contract.
-fn outcome(verdict: Option<&Verdict>) -> &'static str {
+fn outcome(verdict: Result<&Verdict, Undecided>) -> &'static str {
     use contract::FailureReason::{StoreFull, StoreUnavailable};
     match verdict {
-        None => "overloaded",
-        Some(Verdict::Allowed(_)) => "allowed",
-        Some(Verdict::Denied(_)) => "denied",
-        Some(Verdict::Leased { .. }) => "leased",
-        Some(Verdict::Failed(StoreFull)) => "store_full",
-        Some(Verdict::Failed(StoreUnavailable)) => "store_unavailable",
+        Err(Undecided::Overloaded) => "overloaded",
+        Err(Undecided::GivenUp) => "given_up",
+        Ok(Verdict::Allowed(_)) => "allowed",
+        Ok(Verdict::Denied(_)) => "denied",
+        Ok(Verdict::Leased { .. }) => "leased",
+        Ok(Verdict::Failed(StoreFull)) => "store_full",
+        Ok(Verdict::Failed(StoreUnavailable)) => "store_unavailable",
     }
 }
 

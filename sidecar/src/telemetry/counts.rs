@@ -19,7 +19,7 @@ pub struct Counts {
     /// Takes that were denied, because their buckets had no room or never will. Of a policy only where its own bucket
     /// denied.
     pub denied: u64,
-    /// Takes that the store could not decide.
+    /// Takes that the store could not decide, or not before the client gave up.
     pub failed: u64,
     /// Takes of policies in shadow that would have been denied. What is in shadow counts for nothing else.
     pub shadow_denied: u64,

@@ -56,7 +56,9 @@ struct Seen {
     totals: Tally,
     handling: Exposed,
     top: Top,
-    /// Requests that were answered with verdicts, and their takes.
+    /// Requests that were asked of the store, also those whose clients gave up.
+    observed: u64,
+    /// Those of them that were answered with verdicts, and their takes.
     requests: u64,
     takes: u64,
     shared: Histogram,
@@ -67,7 +69,7 @@ impl Default for Seen {
         let (policies, totals, handling, top) = <(Policies, Tally, Exposed, Top)>::default();
         // As far as a request may go: 1, 2, 4 and so on up to MAX_TAKES.
         let shared = Histogram::new(exponential_buckets(1.0, 2.0, 13));
-        Self { policies, totals, handling, top, requests: 0, takes: 0, shared }
+        Self { policies, totals, handling, top, observed: 0, requests: 0, takes: 0, shared }
     }
 }
 
@@ -112,7 +114,7 @@ pub struct Stats {
     pub last_10s: Counts,
     /// How far back that was counted, as it was of each policy.
     pub covers_us: u64,
-    /// How long requests took, from when they had arrived in full to their answer.
+    /// How long requests took, from when they had arrived in full to their answer, or until their clients gave up.
     pub handling: Percentiles,
     /// How many requests were answered with verdicts.
     pub requests: u64,
@@ -187,6 +189,7 @@ impl Telemetry {
         let now_us = self.now_us();
         let mut seen = self.lock();
         seen.handling.record(took, now_us);
+        seen.observed += 1;
         seen.requests += 1;
         seen.takes += request.takes.len() as u64;
         seen.shared.observe(request.takes.len() as f64);
@@ -201,6 +204,18 @@ impl Telemetry {
         let now_us = self.now_us();
         let mut seen = self.lock();
         let mut counting = Counting::new(&mut seen, &request.domain, now_us, None);
+        for take in &request.takes {
+            counting.take(take, None);
+        }
+    }
+
+    /// Counts a request whose client gave up after so long, which may have been decided or not: it has failed for the client.
+    pub fn observe_given_up(&self, request: &TakeRequest<'_>, after: Duration) {
+        let now_us = self.now_us();
+        let mut seen = self.lock();
+        seen.handling.record(after, now_us);
+        seen.observed += 1;
+        let mut counting = Counting::new(&mut seen, &request.domain, now_us, Some(micros(after)));
         for take in &request.takes {
             counting.take(take, None);
         }
@@ -346,7 +361,7 @@ impl<'a> Counting<'a> {
         }
     }
 
-    /// `None` where the store was not asked.
+    /// `None` where the store was not asked, or nobody was there to hear its answer.
     fn take(&mut self, take: &'a Take<'_>, verdict: Option<&Verdict>) {
         let whole = match verdict {
             _ if !matches!(take.kind, Kind::Take | Kind::Lease) => None,
@@ -416,7 +431,7 @@ impl<'a> Counting<'a> {
         let id = self.seen.policies.id(self.domain, policy);
         self.at_hand[self.next] = Some((policy, id));
         self.next = (self.next + 1) % AT_HAND;
-        let (request, seen) = (self.seen.requests, self.seen.policies.get_mut(id));
+        let (request, seen) = (self.seen.observed, self.seen.policies.get_mut(id));
         if let Some(took_us) = self.took_us
             && seen.timed != request
         {

@@ -127,7 +127,7 @@ fn decisions(page: &mut Page<'_>, counted: Counted) -> fmt::Result {
         ("sluice_leased_tokens", "Tokens that were leased to filters, to be spent without asking"),
         leased,
     )?;
-    let meaning = "How long requests for takes took, from when they had arrived in full to their answer";
+    let meaning = "How long requests for takes took, until answered or given up";
     page.histogram(("sluice_take_duration_seconds", meaning), &seconds)?;
     page.histogram(("sluice_takes_per_request", "How many takes shared a request"), &takes)
 }
@@ -186,8 +186,9 @@ fn edge(page: &mut Page<'_>, service: &Service) -> fmt::Result {
     let load = |count: &crate::http::Count| count.load(std::sync::atomic::Ordering::Relaxed);
     let refused = load(&service.refused);
     let answered = load(&service.answered).saturating_sub(refused);
-    let requests = [([("outcome", "answered")], answered), ([("outcome", "refused")], refused)];
-    let meaning = "Requests to the data listeners, refused with a status of 400 and above or answered";
+    let requests = [("answered", answered), ("refused", refused), ("given_up", load(&service.given_up))];
+    let requests = requests.map(|(outcome, count)| ([("outcome", outcome)], count));
+    let meaning = "Requests to the data listeners, answered, refused with a status of 400 and above, or given up by the client";
     page.counters(("sluice_requests", meaning), requests)?;
     let connections = service.connections();
     page.gauge(("sluice_connections", "Open connections of Envoys"), connections.taken() as u64)?;

@@ -49,7 +49,7 @@ pub(super) struct Stats {
 /// How long things took in the last minute, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 struct Latencies {
-    /// Requests for takes, from when they had arrived in full to their answer.
+    /// Requests for takes, from when they had arrived in full to their answer, or until their clients gave up.
     take: Percentiles,
     /// Runs of the script in Redis, from when each was sent to its answer; none where the buckets are in memory.
     redis: Percentiles,
