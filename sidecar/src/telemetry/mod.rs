@@ -161,8 +161,8 @@ pub struct TopKey {
     pub policy: Box<str>,
     /// Whose bucket, as it was asked for: whatever a client sent.
     pub key: String,
-    /// How many requests were made by it, about: rather a few too few than too many. Tokens that were leased for it count
-    /// as one each.
+    /// How many requests were made by it, about: rather a few too few than too many. But tokens that were leased for it
+    /// count as one each when they are leased, also those that come back unspent.
     pub requests: u64,
     /// How many of them were denied, about.
     pub denied: u64,
