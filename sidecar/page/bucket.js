@@ -42,6 +42,7 @@ export class Bucket {
     this.choose();
     fill(find('bucket-meter').firstElementChild, 0);
     if (!this.dialog.open) this.dialog.showModal();
+    this.level?.end();
     this.level = new Level(find('bucket-chart'));
     this.watch(of);
   }

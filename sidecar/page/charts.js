@@ -7,16 +7,15 @@ const SECONDS = 300;
 /** As many lines as there are colours; where there are more policies, the last is for all others. */
 const LINES = 8;
 const OTHERS = 'all others';
+/** Where nothing was heard for longer, there is a gap; a clock that goes back by more begins anew. */
+const GAP_S = 10;
 
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 /** Decisions and denials by policy, as two charts over one time. */
 export class Charts {
   constructor() {
-    this.times = Array.from({ length: SECONDS }, (_, index) => Math.floor(Date.now() / 1_000) - SECONDS + 1 + index);
-    this.histories = new Map();
-    this.last = null;
-    this.lines = [];
+    this.begin(Math.floor(Date.now() / 1_000));
     const charts = () => [
       this.chart('decisions-chart', 'decisions-read', 'decisions'),
       this.chart('denied-chart', 'denied-read', 'denied'),
@@ -30,15 +29,25 @@ export class Charts {
     new ResizeObserver(() => this.resize()).observe(find('decisions-chart'));
   }
 
-  /** Adds what happened since the last time. `counts` is by policy: name, decisions and denied since the start. */
+  /** Forgets all, for an axis that ends at this second. */
+  begin(at) {
+    this.times = Array.from({ length: SECONDS }, (_, index) => at - SECONDS + 1 + index);
+    this.histories = new Map();
+    this.last = null;
+    this.lines = [];
+  }
+
+  /** Adds what happened since the last time, by the sidecar's clock. `counts` is by policy: name, decisions and denied since the start. */
   add(nowUs, counts) {
-    const before = this.last;
     const at = Math.floor(nowUs / 1e6);
+    const ahead = at - this.times[SECONDS - 1];
+    if (!this.last || ahead < -GAP_S || ahead > SECONDS) this.begin(at);
+    const before = this.last;
     this.last = { nowUs, counts: new Map(counts.map((of) => [of.id, of])) };
     const seconds = before && (nowUs - before.nowUs) / 1e6;
     // Of a sidecar that started anew nothing is known from before, and two events within a moment tell little.
-    if (!before || seconds <= 0 || seconds > SECONDS) return;
-    const places = Math.min(SECONDS, Math.max(0, at - this.times[SECONDS - 1]));
+    if (!before || seconds <= 0) return;
+    const places = Math.max(0, at - this.times[SECONDS - 1]);
     if (places === 0) return;
     for (let place = 0; place < places; place += 1) {
       this.times.push(at - places + 1 + place);
@@ -54,10 +63,12 @@ export class Charts {
       for (const what of ['decisions', 'denied']) {
         // A policy that nobody met before had none; one that is told of no more, or began anew, leaves a gap.
         const since = now ? now[what] - (then ? then[what] : 0) : null;
-        const value = since !== null && since >= 0 ? since / seconds : null;
+        const value = since !== null && since >= 0 && seconds <= GAP_S ? since / seconds : null;
         for (let place = 0; place < places; place += 1) history[what].push(value);
         history[what].splice(0, places);
       }
+      if (now) history.name = now.name;
+      else if (history.decisions.every((value) => value === null)) this.histories.delete(id);
     }
     this.choose();
     this.charts.forEach((chart) => chart.setData(this.data(chart.what)));
@@ -67,8 +78,9 @@ export class Charts {
   choose() {
     const sums = [...this.histories].map(([id, { decisions }]) => [id, decisions.reduce((sum, value) => sum + value, 0)]);
     sums.sort(([, one], [, other]) => other - one);
-    const most = sums.slice(0, sums.length > LINES ? LINES - 1 : LINES).map(([id]) => id);
-    const lines = this.lines.map((id) => (most.includes(id) ? id : null));
+    const own = sums.length > LINES ? LINES - 1 : LINES;
+    const most = sums.slice(0, own).map(([id]) => id);
+    const lines = this.lines.slice(0, own).map((id) => (most.includes(id) ? id : null));
     for (const id of most.filter((id) => !lines.includes(id))) {
       const free = lines.indexOf(null);
       if (free < 0) lines.push(id);
@@ -92,7 +104,7 @@ export class Charts {
   }
 
   name(index) {
-    return this.lines[index] === undefined ? OTHERS : this.last?.counts.get(this.lines[index])?.name ?? '';
+    return this.histories.get(this.lines[index])?.name ?? OTHERS;
   }
 
   chart(id, readId, what) {

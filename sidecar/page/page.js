@@ -9,7 +9,8 @@ import { hear } from './server.js';
 import { Keys, Policies, idOf } from './tables.js';
 import { count, lasting, latency, percent, rate } from './words.js';
 
-const decided = (of) => of.allowed + denials(of) + of.failed;
+/** What is leased is decided by the filters themselves, for the most part one request with each token. */
+const decided = (of) => of.allowed + denials(of) + of.failed + of.leased_tokens;
 /** What operators blocked is denied, too, and so is what the filters denied by themselves and told of later. */
 const denials = (of) => of.denied + of.repeats + of.blocked;
 /** What is counted of the last ten seconds, as rates: of nine to ten of them, and of less after a start. */
@@ -31,6 +32,8 @@ const tell = {
     const [of, seconds] = [stats.last_10s, Math.max(1, stats.covers_us) / 1e6];
     const [all, denied] = [decided(of), denials(of)];
     say(find('decisions'), rate(all / seconds));
+    const leased = of.leased_tokens > 0 ? `, ${percent(of.leased_tokens, all)} on lease` : '';
+    say(find('decisions-note'), `over the last 10 s${leased}`);
     say(find('denied'), rate(denied / seconds));
     say(find('denied-note'), `${percent(denied, all)} of all`);
     say(find('failed'), rate(of.failed / seconds));

@@ -21,15 +21,16 @@ function askForToken(problem) {
     const dialog = find('token');
     const form = dialog.querySelector('form');
     say(dialog.querySelector('.problem'), problem);
-    // Without a token there is nothing to go back to.
+    // Without a token there is nothing to go back to. A browser may close it all the same, so it is shown again.
     dialog.oncancel = (event) => event.preventDefault();
+    dialog.onclose = () => asking && !dialog.open && dialog.showModal();
     form.onsubmit = (event) => {
       event.preventDefault();
       token = form.elements.token.value.trim();
       sessionStorage.setItem(KEPT, token);
       form.reset();
-      dialog.close();
       asking = null;
+      dialog.close();
       resolve();
     };
     if (!dialog.open) dialog.showModal();
@@ -37,15 +38,16 @@ function askForToken(problem) {
   return asking;
 }
 
-/** The answer, whatever its status but that the token was missing. */
-async function send(method, path, { body, signal } = {}) {
+/** The answer, whatever its status but that the token was missing. `begin()` is the signal that ends one attempt: no time runs
+ *  while a person looks for the token. */
+async function send(method, path, { body, begin }) {
   for (;;) {
     const used = token;
     const headers = { accept: 'application/json' };
     if (used) headers.authorization = `Bearer ${encodeHeader(used)}`;
     if (method === 'POST' || method === 'PUT') headers['content-type'] = 'application/json';
     const answer = await fetch(path, {
-      method, headers, signal, body: body && JSON.stringify(body), cache: 'no-store', credentials: 'omit',
+      method, headers, signal: begin(), body: body && JSON.stringify(body), cache: 'no-store', credentials: 'omit',
     });
     if (answer.status !== 401) return answer;
     if (used === token) await askForToken(used ? 'The sidecar does not know this token.' : '');
@@ -64,7 +66,7 @@ async function refusal(answer) {
 export async function ask(method, path, body) {
   let answer;
   try {
-    answer = await send(method, path, { body, signal: AbortSignal.timeout(10_000) });
+    answer = await send(method, path, { body, begin: () => AbortSignal.timeout(10_000) });
   } catch {
     throw new Refused(0, 'no_answer', 'the sidecar does not answer; what was asked may have happened or not');
   }
@@ -99,7 +101,7 @@ async function* events(body) {
 }
 
 const PAUSES_S = [0.3, 1, 2, 4, 8];
-/** An event comes each second: after this there is nobody. */
+/** An event comes each second, and an answer sooner: after this there is nobody. */
 const SILENCE_MS = 5_000;
 
 /**
@@ -112,16 +114,20 @@ export function hear(query, tell) {
   let wake = () => {};
   const run = async () => {
     for (let failures = 0; !stopped; failures += 1) {
-      abort = new AbortController();
       let [timer, refused, live] = [0, null, false];
       const wait = () => {
         clearTimeout(timer);
         timer = setTimeout(() => abort.abort(), SILENCE_MS);
       };
-      try {
-        const answer = await send('GET', `/v1/events${query}`, { signal: abort.signal });
-        if (!answer.ok) throw await refusal(answer);
+      const begin = () => {
+        abort = new AbortController();
+        if (stopped) abort.abort();
         wait();
+        return abort.signal;
+      };
+      try {
+        const answer = await send('GET', `/v1/events${query}`, { begin });
+        if (!answer.ok) throw await refusal(answer);
         for await (const { name, data } of events(answer.body)) {
           if (stopped) break;
           wait();
@@ -138,6 +144,8 @@ export function hear(query, tell) {
         if (error instanceof Refused) refused = error;
       }
       clearTimeout(timer);
+      // Whatever ended it, no connection stays open for it.
+      abort.abort();
       if (stopped) return;
       const pause = PAUSES_S[Math.min(failures, PAUSES_S.length - 1)];
       tell.lost(pause, refused);

@@ -61,7 +61,10 @@ export class Policies {
 
 const ROWS = 10;
 
-/** The keys that had most of something. While somebody points at one of them they keep their places. */
+/** How long the keys keep their places after somebody last moved among them. */
+const HELD_MS = 4_000;
+
+/** The keys that had most of something. While somebody moves among them they keep their places. */
 export class Keys {
   constructor(id, by, open) {
     this.by = by;
@@ -74,11 +77,17 @@ export class Keys {
     });
     this.note = this.rows.table.closest('.card').querySelector('[data-note]');
     this.usual = this.note.textContent;
+    this.movedAt = -Infinity;
+    for (const what of ['pointermove', 'pointerdown', 'keydown', 'keyup']) {
+      this.rows.body.addEventListener(what, () => {
+        this.movedAt = performance.now();
+      });
+    }
   }
 
-  /** Whether somebody is about to choose one. */
+  /** Whether somebody is about to choose one: a mouse that rests there, and focus that was left there, do not. */
   get held() {
-    return this.rows.body.matches(':hover, :focus-within');
+    return performance.now() - this.movedAt < HELD_MS && this.rows.body.matches(':hover, :focus-within');
   }
 
   /** `seconds` is how long was counted. */

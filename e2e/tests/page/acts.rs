@@ -6,7 +6,7 @@ use std::{
 };
 
 use e2e::{Client, by_api_key, strict};
-use fleet::{Fleet, Store, eventually, http};
+use fleet::{Fleet, Key, Store, eventually, http};
 use serde_json::json;
 
 use crate::{Page, under_traffic};
@@ -126,4 +126,40 @@ fn what_the_sidecar_refuses_is_told_where_it_was_asked() {
     page.browser.write("#find [name=policy]", "-unknown").expect("written");
     page.browser.click("#find .primary").expect("clicked");
     page.await_text("#bucket-problem", "a refusal", |shown| shown.starts_with("unknown_policy: "));
+}
+
+#[test]
+fn the_keys_go_on_after_one_of_them_was_opened() {
+    let sidecar = crate::sidecar(|sidecar| sidecar);
+    crate::take(&sidecar, "per-client", "old");
+    let page = Page::open(sidecar.admin_addr());
+    page.await_text("#hottest tbody tr:first-child .key", "a key", |shown| shown == "old");
+    // The mouse stays where it clicked, and closing gives the focus back to what was clicked.
+    page.browser.click("#hottest tbody tr:first-child .open").expect("clicked");
+    page.await_text("#bucket-tokens", "its tokens", |shown| shown == "9");
+    page.browser.press(Key::Escape).expect("pressed");
+    let more = || crate::take(&sidecar, "per-client", "new");
+    under_traffic(more, || {
+        page.await_text("#hottest tbody tr:first-child .key", "the next key", |shown| shown == "new");
+    });
+    page.assert_clean();
+}
+
+#[test]
+fn what_is_leased_counts_as_decided() {
+    let sidecar = crate::sidecar(|sidecar| sidecar);
+    let bucket = json!({"policy": "leased", "key": "a", "tokens": 1000, "period_us": 60_000_000, "burst": 1000, "cost": 900});
+    let lease =
+        json!({"buckets": [bucket], "kind": "lease", "lease": {"ttl_us": 1_000_000, "share_percent": 100}});
+    let body = json!({"domain": "shop", "takes": [lease]}).to_string();
+    let page = Page::open(sidecar.admin_addr());
+    page.await_live();
+    let answer = http::post("/v1/take").body(body).send(sidecar.addr()).expect("an answer");
+    assert_eq!(answer.status, 200, "{answer}");
+    page.await_text("#decisions-note", "what is leased", |shown| {
+        shown == "over the last 10 s, 100% on lease"
+    });
+    assert_ne!(page.text("#decisions"), "0");
+    assert_ne!(page.text("#policies tbody tr:first-child td"), "0");
+    page.assert_clean();
 }

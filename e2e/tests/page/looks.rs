@@ -128,3 +128,34 @@ fn everything_has_a_name_and_a_role() {
     );
     assert_eq!(says, serde_json::json!(["en", true, 1, 1, true, true]));
 }
+
+/// Where the history of a policy ends after such events, each a time in seconds and how many decisions there were by then: the
+/// last place of the axis, and how many places are filled.
+fn history(page: &Page, events: &str) -> serde_json::Value {
+    let script = "return import('/page/charts.js').then(({Charts}) => {
+        const charts = new Charts();
+        for (const [s, decisions] of EVENTS) charts.add(s * 1e6, [{id: 'a', name: 'a', decisions, denied: 0}]);
+        const {decisions} = charts.histories.get('a') ?? {decisions: []};
+        return [charts.times.at(-1), decisions.filter((value) => value !== null).length, Math.max(...decisions)];
+    })";
+    page.run(&script.replace("EVENTS", events))
+}
+
+#[test]
+fn the_charts_go_by_the_clock_of_the_sidecar_whatever_it_does() {
+    let sidecar = sidecar(|sidecar| sidecar);
+    let page = Page::open(sidecar.admin_addr());
+    page.await_live();
+    for behind in ["-3600", "-120", "0", "90", "3600"] {
+        let from = format!("Math.floor(Date.now() / 1000) + {behind}");
+        let told = history(&page, &format!("[0, 1, 2, 3].map((s) => [{from} + s, 7 * s])"));
+        assert_eq!((&told[1], &told[2]), (&3.into(), &7.into()), "{behind}: {told}");
+    }
+    // It goes back, and what was is told no more.
+    let told = history(&page, "[[1000, 0], [1001, 5], [900, 6], [901, 8], [902, 10]]");
+    assert_eq!(told, serde_json::json!([902, 2, 2]));
+    // Nothing was heard for a while: what was before stays, and nothing is made up for the time between.
+    let told = history(&page, "[[1000, 0], [1001, 5], [1101, 900], [1102, 905]]");
+    assert_eq!(told, serde_json::json!([1102, 2, 5]));
+    page.assert_clean();
+}

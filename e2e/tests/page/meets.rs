@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use fleet::{RunDir, eventually};
+use e2e::PATIENCE;
+use fleet::{Key, RunDir, eventually};
 use serde_json::json;
 
 use crate::{Page, sidecar, take};
@@ -95,6 +96,49 @@ fn a_token_is_asked_for_and_is_in_no_address() {
         "a reload need not ask again"
     );
     assert!(!sidecar.log().contains(TOKEN));
+}
+
+#[test]
+fn the_question_for_the_token_stays_until_it_is_answered() {
+    const TOKEN: &str = "a-token-of-sixteen-and-more";
+    let run = RunDir::new().expect("a directory");
+    let file = run.path().join("token");
+    fs::write(&file, TOKEN).expect("written");
+    let sidecar = sidecar(|sidecar| sidecar.args(["--admin-token-file", &file.display().to_string()]));
+    let page = Page::open(sidecar.admin_addr());
+    for _ in 0..3 {
+        page.await_text("#token-heading", "a question", |shown| !shown.is_empty());
+        page.browser.press(Key::Escape).expect("pressed");
+    }
+    page.await_text("#token-heading", "the question again", |shown| !shown.is_empty());
+    page.browser.write("#token input", TOKEN).expect("written");
+    page.browser.click("#token .primary").expect("clicked");
+    page.await_live();
+    assert_eq!(page.run("return document.getElementById('token').open"), false);
+}
+
+#[test]
+fn a_sidecar_that_accepts_and_does_not_answer_is_asked_again() {
+    let sidecar = sidecar(|sidecar| sidecar);
+    let page = Page::open(sidecar.admin_addr());
+    page.await_live();
+    page.run(
+        "const asked = window.fetch;
+         window.ended = 0;
+         window.fetch = (path, of) => {
+           of.signal.addEventListener('abort', () => { window.ended += 1; });
+           return asked(path, of);
+         };",
+    );
+    sidecar.process().freeze();
+    page.await_text("#connection", "that it is missed", |shown| shown == "Connection lost, trying again");
+    // Its kernel still accepts: without an end of its own such an attempt waits for ever.
+    let given_up = eventually(PATIENCE, "an attempt that is given up", || {
+        (page.run("return window.ended").as_u64()? >= 1).then_some(())
+    });
+    sidecar.process().thaw();
+    given_up.expect("an attempt that is given up");
+    page.await_live();
 }
 
 #[test]
