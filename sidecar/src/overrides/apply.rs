@@ -20,6 +20,15 @@ pub struct Changed {
     leases: Vec<(usize, Terms)>,
 }
 
+/// Of a bucket that nobody tells of nothing is promised.
+const UNKNOWN: BucketVerdict = BucketVerdict {
+    outcome: Outcome::Allowed,
+    remaining: 0,
+    retry_after_us: Some(0),
+    full_after_us: 0,
+    overridden: None,
+};
+
 #[derive(Debug)]
 struct Bucket {
     take: usize,
@@ -34,6 +43,8 @@ struct Blocked {
     limit: Limit,
     cost_tokens: u64,
     expires_at_us: Option<u64>,
+    /// How many buckets its take has, where that follows none: it is denied whatever the store says.
+    decides: Option<usize>,
 }
 
 /// Changes what `batch` asks of buckets whose limits are overridden at `now_us`.
@@ -45,9 +56,11 @@ pub fn apply(table: &Table, batch: &mut Batch, now_us: u64) -> Changed {
     }
     for (place, take) in batch.takes.iter_mut().enumerate() {
         let first = changed.buckets.len();
+        let decides = (!take.follows).then_some(take.buckets.len());
         for (bucket, ask) in take.buckets.iter_mut().enumerate() {
             let Some(found) = table.of(&ask.bucket_key, now_us) else { continue };
-            let blocked = replace(ask, take.kind, found.instead, found.expires_at_us);
+            let blocked = replace(ask, take.kind, found.instead, found.expires_at_us)
+                .map(|blocked| Blocked { decides, ..blocked });
             let overridden = found.instead.overridden();
             changed.buckets.push(Bucket { take: place, bucket, overridden, blocked });
         }
@@ -70,7 +83,8 @@ fn replace(ask: &mut Ask, kind: Kind, instead: Instead, expires_at_us: Option<u6
         (Instead::Unlimited, Kind::Take | Kind::Charge | Kind::Refund) => ask.cost_tokens = 0,
         // One that costs nothing is denied, too: it costs more than the burst, which never fits and changes nothing.
         (Instead::Blocked, Kind::Take) => {
-            let blocked = Blocked { limit: ask.limit, cost_tokens: ask.cost_tokens, expires_at_us };
+            let (limit, cost_tokens) = (ask.limit, ask.cost_tokens);
+            let blocked = Blocked { limit, cost_tokens, expires_at_us, decides: None };
             // A limit is valid only where this is exact.
             ask.cost_tokens = ask.limit.burst_tokens() + 1;
             return Some(blocked);
@@ -98,6 +112,12 @@ impl Changed {
             }
         }
         for bucket in &self.buckets {
+            if let Some(Blocked { decides: Some(buckets), .. }) = bucket.blocked
+                && let Some(verdict @ Verdict::Failed(_)) = answer.verdicts.get_mut(bucket.take)
+            {
+                // It took nothing, and how its buckets stand is not known.
+                *verdict = Verdict::Denied(vec![UNKNOWN; buckets]);
+            }
             let Some(
                 Verdict::Allowed(verdicts)
                 | Verdict::Denied(verdicts)

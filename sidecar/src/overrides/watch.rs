@@ -133,9 +133,13 @@ impl State {
     async fn keep_looking(self: Arc<Self>, tell: watch::Sender<bool>) {
         let mut ticks = interval(BETWEEN_LOOKS);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut silent = 0_u32;
+        let (mut silent, mut control) = (0_u32, self.control.clone());
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                // What is blocked is to be known before much is decided over it.
+                () = control.relinked() => {}
+            }
             match self.look().await {
                 Ok(()) => {
                     if silent >= SILENT_LOOKS {

@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use contract::Overridden;
+use contract::{Outcome, Overridden, Take, Verdict};
 use fleet::{Redis, Reply};
 use serde_json::{Value, json};
 
-use super::{SOON, Sidecar, redis, redis_with, within};
+use super::{SOON, Sidecar, ask, redis, redis_with, within};
 
 const HASH: &str = "sluice:1:{overrides}";
 const PATH: &str = "/v1/buckets/per-client/a/override";
@@ -227,6 +227,7 @@ async fn while_redis_is_down_what_is_known_stays_and_nothing_is_changed() {
     assert!(reason.contains("Redis"), "{reason}");
     here.refused("DELETE", PATH, Value::Null, (503, "store_unavailable")).await;
     assert_eq!(here.overrides().await[0]["unlimited"], true);
+    assert!(matches!(here.take(&[ask("per-client", "a", 1)]).await, Verdict::Failed(_)), "nobody decides");
     let age = async || here.does("GET", "/v1/overrides", Value::Null).await["age_us"].as_u64();
     within(LONG, "it to age", async || age().await.expect("an age") > 1_000_000).await;
     // This Redis has forgotten all, and so do they.
@@ -235,6 +236,29 @@ async fn while_redis_is_down_what_is_known_stays_and_nothing_is_changed() {
     within(LONG, "what it has", async || here.overrides().await.is_empty()).await;
     here.does("PUT", PATH, json!({ "blocked": true })).await;
     assert_eq!(here.lets_in("a").await, (false, Some(Overridden::Blocked)));
+}
+
+#[tokio::test]
+async fn a_block_holds_while_redis_is_down() {
+    let (redis, _run) = redis();
+    let here = Sidecar::at(&redis.url()).await;
+    here.empty("per-client", "a").await;
+    here.does("PUT", PATH, json!({ "blocked": true, "expires_in": "1h" })).await;
+    redis.process().kill();
+    within(LONG, "the loss", async || !here.is_ready().await).await;
+    let others = [ask("per-client", "b", 1), ask("per-client", "a", 1)];
+    let verdict = here.take(&others).await;
+    let Verdict::Denied(buckets) = &verdict else { panic!("{verdict:?}") };
+    assert_eq!((buckets[0].outcome, buckets[0].overridden), (Outcome::Allowed, None));
+    assert_eq!((buckets[1].outcome, buckets[1].overridden), (Outcome::Denied, Some(Overridden::Blocked)));
+    let wait_us = buckets[1].retry_after_us.expect("it ends");
+    assert!((3_500_000_000..=3_600_000_000).contains(&wait_us), "{wait_us}");
+    assert!(matches!(here.take(&others[..1]).await, Verdict::Failed(_)), "and no other");
+    // What follows it is only told, and of that nothing is known.
+    let lead = Take { buckets: others[1..].to_vec(), ..Take::default() };
+    let follow = Take { buckets: others[..1].to_vec(), follows: true, ..Take::default() };
+    let verdicts = here.decide("shop", vec![lead, follow]).await;
+    assert!(matches!(verdicts[..], [Verdict::Denied(_), Verdict::Failed(_)]), "{verdicts:?}");
 }
 
 #[tokio::test]

@@ -69,7 +69,8 @@ struct Listed<'a> {
 /// Put something in the place of a bucket's limit
 ///
 /// It holds at this sidecar at once, and at all that share its store within a second. What was there before is
-/// replaced. Tells how the bucket stands then.
+/// replaced. A bucket that became full under a smaller burst is full under the larger one when that ends. Tells how the
+/// bucket stands then.
 #[utoipa::path(
     put,
     path = "/v1/buckets/{policy}/{key}/override",

@@ -85,6 +85,17 @@ impl Control {
         self.remembered.forget_all();
     }
 
+    /// Waits until there is another connection, or none any more. Of a Cluster, which has many, it tells nothing.
+    pub(crate) async fn relinked(&mut self) {
+        let has_changed = match &mut self.way {
+            Way::One(handle) => handle.changed().await.is_ok(),
+            Way::Cluster(_) => false,
+        };
+        if !has_changed {
+            std::future::pending().await
+        }
+    }
+
     /// How long an answer is waited for.
     pub(crate) fn patience(&self) -> Duration {
         self.patience
