@@ -20,6 +20,9 @@ pub mod batch;
 /// What `sluice check` says about a file.
 #[path = "../../sidecar/src/check/mod.rs"]
 pub mod check;
+/// The codes of refusals.
+#[path = "../../sidecar/src/code.rs"]
+pub mod code;
 /// Files as trees.
 #[path = "../../sidecar/src/document/mod.rs"]
 pub mod document;
