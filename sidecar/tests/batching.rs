@@ -237,8 +237,11 @@ async fn two_runs_whose_connection_breaks_fail_and_are_not_sent_again() {
             kill();
         }
         server.thaw();
-        for waiting in waiting {
-            assert_eq!(order(&answered(waiting).await), [None]);
+        for (place, waiting) in (1..).zip(waiting) {
+            let order = order(&answered(waiting).await)[0];
+            // Redis may have answered what came before it heard that it is to break the connection.
+            let answered_in_time = !killed_first && order == Some(place);
+            assert!(order.is_none() || answered_in_time, "run {place} was decided in place {order:?}");
         }
         wait_until("the connection to come back", async || store.ready().is_ok()).await;
         let heard = server.runs();
