@@ -104,10 +104,11 @@ fn sidecar(prepare: impl FnOnce(SidecarBuilder) -> SidecarBuilder) -> Sidecar {
     prepare(Sidecar::builder()).start(programs.sluice().expect("the sidecar"), &run).expect("a sidecar")
 }
 
-/// Has a sidecar decide one take.
+/// Has a sidecar take one of ten tokens a day, which do not come back while somebody looks at the page.
 fn take(sidecar: &Sidecar, policy: &str, key: &str) {
+    const DAY_US: u64 = 86_400_000_000;
     let bucket =
-        json!({"policy": policy, "key": key, "tokens": 10, "period_us": 60_000_000, "burst": 10, "cost": 1});
+        json!({"policy": policy, "key": key, "tokens": 10, "period_us": DAY_US, "burst": 10, "cost": 1});
     let body = json!({"domain": "shop", "takes": [{"buckets": [bucket]}]}).to_string();
     let answer = http::post("/v1/take").body(body).send(sidecar.addr()).expect("an answer");
     assert_eq!(answer.status, 200, "{answer}");
